@@ -201,8 +201,9 @@ class Broker(Protocol):
         """Deliver to the subscribers of any channel, at most once, never logged. The future may be ignored."""
 
     async def read(self, room: str, since: int | None, limit: int) -> Page:
-        """The top and up to ``limit`` entries after offset ``since`` (``None``: no entries, ``limit`` unused). Opens the
-        log (a new epoch, offset 0) if there is none. Raises :class:`Unavailable`, ValueError out of 0 … MAX_OFFSET."""
+        """The top and up to ``limit`` entries after offset ``since`` (``None``: no entries, ``limit`` unused).
+        Opens the log (a new epoch, offset 0) if there is none. Raises :class:`Unavailable`; ValueError for a
+        ``since`` outside 0 … MAX_OFFSET or a negative ``limit``."""
 
     async def tops(self, rooms: Sequence[str]) -> list[Position | None]:
         """The tops of many rooms in few round trips; None where there is no log. Raises :class:`Unavailable`."""

@@ -1,0 +1,266 @@
+"""The embedded broker: nodes in one process share a bus. Same promises as Redis, for one process and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from weakref import WeakValueDictionary
+
+from broker.base import (
+    MAX_OFFSET,
+    Change,
+    Dedup,
+    Delivery,
+    Entry,
+    History,
+    Item,
+    Page,
+    Position,
+    Signal,
+    Sink,
+    Unavailable,
+)
+from broker.memory_log import Logs
+from broker.options import BrokerOptions
+from broker.stats import BrokerStats
+
+TICK_BYTES = 128 * 1024
+"""At most about so much is delivered in one tick, as from a socket."""
+
+_buses: WeakValueDictionary[str, MemoryBus] = WeakValueDictionary()
+
+
+class MemoryBus:
+    """What Redis is to the other broker: channels, logs and the descriptions of the nodes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.logs = Logs()
+        self.nodes: dict[str, tuple[dict[str, object], float]] = {}
+        self._subscribers: dict[str, dict[MemoryBroker, None]] = {}
+
+    @classmethod
+    def named(cls, name: str) -> MemoryBus:
+        """The bus of that name in this process; it lives as long as a broker uses it."""
+        bus = _buses.get(name)
+        if bus is None:
+            bus = _buses[name] = cls()
+        return bus
+
+    def subscribers(self, channel: str) -> int:
+        return len(self._subscribers.get(channel, ()))
+
+    def subscribe(self, broker: MemoryBroker, channel: str) -> None:
+        self._subscribers.setdefault(channel, {})[broker] = None
+
+    def unsubscribe(self, broker: MemoryBroker, channel: str) -> None:
+        subscribers = self._subscribers.get(channel)
+        if subscribers is not None:
+            subscribers.pop(broker, None)
+            if not subscribers:
+                del self._subscribers[channel]
+
+    def publish(self, channel: str, item: Item) -> None:
+        """Queue for all subscribers; each gets it in a later tick."""
+        for broker in self._subscribers.get(channel, ()):
+            broker.receive(channel, item)
+
+    def kill(self, broker: MemoryBroker) -> None:
+        """``kill -9`` of a node: it says no goodbye; what it had not delivered yet is lost with it."""
+        broker.disappear()
+
+    def interrupt(self, broker: MemoryBroker, reason: str) -> None:
+        """Cut one node off: what is published meanwhile it misses, what it asks fails. Ends with ``restore``."""
+        broker.interrupt(reason)
+
+    def restore(self, broker: MemoryBroker) -> None:
+        broker.restore()
+
+
+class MemoryBroker:
+    """One node on a :class:`MemoryBus`. See :class:`broker.base.Broker` for the promises."""
+
+    def __init__(self, *, node_id: str, bus: MemoryBus | None = None, options: BrokerOptions | None = None) -> None:
+        self.node_id = node_id
+        self.bus = bus or MemoryBus()
+        self.options = options or BrokerOptions()
+        self.stats = BrokerStats()
+        self._sink: Sink | None = None
+        self._channels: set[str] = set()
+        self._pending: list[Delivery] = []
+        self._flush_scheduled = False
+        self._reason = "not started"
+        self._ready = asyncio.Event()
+
+    # Life
+
+    async def start(self, sink: Sink) -> None:
+        self._sink = sink
+        self._reason = ""
+        self._ready.set()
+
+    async def close(self) -> None:
+        self.disappear()
+
+    def disappear(self) -> None:
+        """Gone without a word. Idempotent."""
+        for channel in self._channels:
+            self.bus.unsubscribe(self, channel)
+        self._channels.clear()
+        self._pending.clear()
+        self._reason = "closed"
+        self._ready.clear()
+
+    @property
+    def ready(self) -> bool:
+        return not self._reason
+
+    @property
+    def reason(self) -> str:
+        return self._reason
+
+    async def wait_ready(self) -> None:
+        await self._ready.wait()
+
+    def interrupt(self, reason: str) -> None:
+        if self._reason or self._sink is None:
+            return
+        self._reason = reason
+        self._ready.clear()
+        self._pending.clear()
+        for channel in self._channels:
+            self.bus.unsubscribe(self, channel)
+        self.stats.interruptions += 1
+        self._sink.interrupted(reason)
+
+    def restore(self) -> None:
+        if self._reason in ("", "closed", "not started") or self._sink is None:
+            return
+        for channel in self._channels:
+            self.bus.subscribe(self, channel)
+        self._reason = ""
+        self._ready.set()
+        self.stats.reconnects += 1
+        self._sink.resubscribed(list(self._channels))
+        self._sink.restored()
+
+    def _check(self) -> None:
+        if self._reason:
+            raise Unavailable(f"the broker is unavailable ({self._reason}): retry later")
+
+    # Channels
+
+    async def subscribe(self, channel: str) -> None:
+        if self._reason not in ("", "closed", "not started"):
+            try:
+                await asyncio.wait_for(self._ready.wait(), self.options.unavailable_after_s)
+            except TimeoutError:
+                pass
+        self._check()
+        self._channels.add(channel)
+        self.bus.subscribe(self, channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        self._channels.discard(channel)
+        self.bus.unsubscribe(self, channel)
+        if self._pending:
+            self._pending = [delivery for delivery in self._pending if delivery[0] != channel]
+
+    def receive(self, channel: str, item: Item) -> None:
+        """From the bus: delivered with all else of this tick, in the next one."""
+        self._pending.append((channel, item))
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        size = count = 0
+        for _, item in self._pending:
+            size += len(item.user) if isinstance(item, Change) else len(item.payload)
+            count += 1
+            if size >= TICK_BYTES:
+                break
+        batch, self._pending = self._pending[:count], self._pending[count:]
+        self._flush_scheduled = bool(self._pending)
+        if self._flush_scheduled:
+            asyncio.get_running_loop().call_soon(self._flush)
+        if batch and self._sink is not None:
+            self.stats.deliveries += len(batch)
+            self.stats.bytes_in += size
+            self._sink.deliver(batch)
+
+    # Messages
+
+    def append(
+        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None
+    ) -> asyncio.Future[Position]:
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        if self._refused(future):
+            return future
+        position, entry = self.bus.logs.append(
+            room,
+            payload,
+            tag=_random(),
+            epoch=_random(),
+            history=history,
+            dedup=dedup,
+            dedup_ttl_s=self.options.dedup_ttl_s,
+            now_s=self.bus.clock(),
+        )
+        if entry is not None:
+            self._publish(f"room:{room}", entry, payload)
+        future.set_result(position)
+        return future
+
+    def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._refused(future):
+            return future
+        self._publish(channel, Signal(payload), payload)
+        future.set_result(None)
+        return future
+
+    def _publish(self, channel: str, item: Entry | Signal, payload: bytes) -> None:
+        self.stats.publishes += 1
+        self.stats.bytes_out += len(payload)
+        self.bus.publish(channel, item)
+
+    def _refused(self, future: asyncio.Future[Position] | asyncio.Future[None]) -> bool:
+        if not self._reason:
+            return False
+        self.stats.unavailable += 1
+        future.set_exception(Unavailable(f"the broker is unavailable ({self._reason}): retry later"))
+        future.exception()  # looked at: the future may be ignored
+        return True
+
+    async def read(self, room: str, since: int | None, limit: int) -> Page:
+        if limit < 0 or (since is not None and not 0 <= since <= MAX_OFFSET):
+            raise ValueError(f"read needs 0 <= since <= 2**53 - 1 and limit >= 0, not {since}, {limit}")
+        self._check()
+        now_s = self.bus.clock()
+        return self.bus.logs.open(room, _random(), now_s).read(since, limit, now_s)
+
+    async def tops(self, rooms: Sequence[str]) -> list[Position | None]:
+        self._check()
+        now_s = self.bus.clock()
+        logs = [self.bus.logs.find(room, now_s) for room in rooms]
+        return [None if log is None else log.top for log in logs]
+
+    # Nodes
+
+    async def announce(self, description: dict[str, object], ttl_s: float) -> None:
+        self._check()
+        self.bus.nodes[self.node_id] = (dict(description), self.bus.clock() + ttl_s)
+
+    async def nodes(self) -> list[dict[str, object]]:
+        self._check()
+        now_s = self.bus.clock()
+        self.bus.nodes = {name: entry for name, entry in self.bus.nodes.items() if now_s < entry[1]}
+        return [dict(description) for description, _ in self.bus.nodes.values()]
+
+
+def _random() -> bytes:
+    """A tag or an epoch: 64 random bits in hex."""
+    return secrets.token_hex(8).encode()

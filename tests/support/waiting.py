@@ -1,0 +1,40 @@
+"""Waiting for something that happens in another process, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+T = TypeVar("T")
+
+POLL_S = 0.005
+
+
+async def eventually(predicate: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0) -> T:
+    """Poll until ``predicate`` (sync or async) gives something true; return it. AssertionError after ``timeout_s``.
+
+    Only for what happens in another process: inside this one wait for an event.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = predicate()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return cast(T, value)
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {timeout_s} s: {inspect.getsource(predicate).strip()}")
+        await asyncio.sleep(POLL_S)
+
+
+def eventually_sync(predicate: Callable[[], T], timeout_s: float = 10.0) -> T:
+    """The same for code that runs outside an event loop (fixtures, servers being started)."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := predicate()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not true within {timeout_s} s: {inspect.getsource(predicate).strip()}")
+        time.sleep(POLL_S)
+    return value
