@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -46,10 +45,6 @@ def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-def _node_name() -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:64] or "node"
-
-
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Bytes = Annotated[int, BeforeValidator(parse_size)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
@@ -58,8 +53,9 @@ Rules = Annotated[tuple[HistoryRule, ...], BeforeValidator(parse_rules)]
 
 
 class Settings(BaseModel):
-    """Frozen. Times are in seconds, sizes in bytes; text may carry units (``24h``, ``64KiB``). ``title`` is the group in
-    ``--help``."""
+    """Frozen. Times are in seconds, sizes in bytes; text may carry units (``24h``, ``64KiB``).
+
+    A field's ``title`` is its group in ``--help``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,8 +64,8 @@ class Settings(BaseModel):
     dev: bool = Field(
         False, title="Serving", description="For trying out: users by ?user=alice, demo page, pages on localhost."
     )
-    node_name: str = Field(
-        default_factory=_node_name,
+    node: str | None = Field(
+        None,
         pattern=r"^[A-Za-z0-9_.-]{1,64}$",
         title="Serving",
         description="This node's name in logs and lists; the host's name by default.",
