@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from broker.base import History
 from server.policies import HistoryRule, history_of, parse_rules
 from server.quantities import parse_duration, parse_size
+from server.redact import redact
 
 PREFIX = "ROOMCAST_"
 CONFIG = "ROOMCAST_CONFIG"
@@ -155,16 +156,11 @@ class Settings(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, redact_url(value) if name == "broker" else value
+            yield name, redact(value) if name == "broker" else value
 
     def model_post_init(self, _context: Any) -> None:
         if self.lease_s < 3 * self.heartbeat_s:
             raise ValueError(f"lease_s={self.lease_s:g} must be at least three times heartbeat_s={self.heartbeat_s:g}")
-
-
-def redact_url(url: str) -> str:
-    """The URL without its password: for logs and error texts."""
-    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(://[^/@]*?:).*@", r"\1***@", url))
 
 
 def load_settings(options: Mapping[str, object], environ: Mapping[str, str], config: str | None = None) -> Settings:
@@ -229,7 +225,7 @@ def _explain(error: ValidationError, said: Mapping[str, str]) -> str:
     label = said.get(name, name)
     if field.annotation is not None and SecretStr in get_args(field.annotation):
         return f"{label}: must be {allowed(field)}"
-    value = redact_url(str(first["input"]))
+    value = redact(str(first["input"]))
     return f"{label}={value}: {message if first['type'] == 'value_error' else 'must be ' + allowed(field)}"
 
 
