@@ -1,0 +1,124 @@
+"""The command line: ``python -m loadtests fanout|idle|handshake``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from loadtests import fanout as fanout_scenario
+from loadtests import handshake as handshake_scenario
+from loadtests import idle as idle_scenario
+from loadtests.errors import SetupError
+from loadtests.fanout import Fanout
+from loadtests.handshake import Handshake
+from loadtests.idle import Idle
+from loadtests.report import print_result, write_json
+from loadtests.result import Result
+from loadtests.stage import NODE_COMMAND, Presence, Stage
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="""Measure a Roomcast node against a bare C loop in the same run.
+
+Each scenario starts its own redis-server, then the node and the baseline in turn, each alone on the first core;
+Redis, the publisher and the load client (C, compiled with cc at first use) share the second. The baseline hears the
+same Redis channel and sends the same bytes, so the ratio of the two says what the node costs on any machine.
+
+Exit code 0: measured and every message arrived once, in order. 1: a message was lost, doubled or reordered, or a
+connection failed. 2: could not be measured; the text says why. A missed goal is printed and does not change the code.
+
+Examples:
+
+python -m loadtests fanout --subscribers 1000 --rate 50 --json fanout.json
+
+python -m loadtests idle --connections 8000
+
+python -m loadtests handshake
+""",
+)
+
+Samples = Annotated[int, typer.Option(min=1, help="How often each server is measured; the table shows medians.")]
+PresenceMode = Annotated[Presence, typer.Option(help="Presence mode of the node (ROOMCAST_PRESENCE_BROADCAST).")]
+Node = Annotated[
+    str,
+    typer.Option(
+        metavar="COMMAND",
+        help="What is measured as the node, any server that speaks its protocol. The words {port}, {redis_port}, "
+        "{channel} and {room} are filled in, and ROOMCAST_HOST, ROOMCAST_PORT, ROOMCAST_BROKER are set.",
+        show_default="python -m server serve",
+    ),
+]
+Json = Annotated[Path | None, typer.Option(metavar="PATH", help="Write all samples, medians and ratios there, too.")]
+
+
+def _run(scenario: Callable[[Stage, Console], Result], node: str, presence: Presence, json: Path | None) -> None:
+    console = Console()
+    try:
+        with Stage(node=node, presence=presence) as stage:
+            result = scenario(stage, console)
+    except SetupError as error:
+        Console(stderr=True).print(f"not measured: {error}", markup=False, highlight=False)
+        raise typer.Exit(2) from None
+    print_result(result, console)
+    if json is not None:
+        write_json(result, json)
+    if result.faults():
+        raise typer.Exit(1)
+
+
+@app.command()
+def fanout(
+    subscribers: Annotated[int, typer.Option(min=1, help="Connections in the one room.")] = 100,
+    rate: Annotated[int, typer.Option(min=1, help="Messages per second offered to the room.")] = 6000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long messages are published, after the warm-up.")] = 10,
+    warmup: Annotated[float, typer.Option(min=0, help="Seconds of the same load before anything is counted.")] = 2,
+    samples: Samples = 3,
+    pace_us: Annotated[
+        int, typer.Option(min=1, help="The publisher sends what is due once per so many µs, as nodes do per loop tick.")
+    ] = 1000,
+    presence: PresenceMode = "rooms",
+    node: Node = NODE_COMMAND,
+    json: Json = None,
+) -> None:
+    """One room, many subscribers, 100-byte payloads at a fixed rate.
+
+    Checks per connection that every message arrived once and in order. Latency counts from the moment the schedule
+    wanted a message to leave. Goals: 100 x 6,000 at least 0.85 x the baseline's deliveries; 1,000 x 50 at most
+    1.3 x its CPU per delivery.
+    """
+    scenario = Fanout(subscribers, rate, seconds, warmup, samples, pace_us)
+    _run(lambda stage, console: fanout_scenario.run(scenario, stage, console), node, presence, json)
+
+
+@app.command()
+def idle(
+    connections: Annotated[int, typer.Option(min=1, help="Joined connections that then say nothing.")] = 8000,
+    hold: Annotated[float, typer.Option(min=0, help="Seconds to hold them; 12 covers one round of pings.")] = 12,
+    samples: Samples = 1,
+    presence: PresenceMode = "rooms",
+    node: Node = NODE_COMMAND,
+    json: Json = None,
+) -> None:
+    """Resident memory per joined idle connection. Goal: at most 10 KiB at 8,000 connections."""
+    scenario = Idle(connections, hold, samples)
+    _run(lambda stage, console: idle_scenario.run(scenario, stage, console), node, presence, json)
+
+
+@app.command()
+def handshake(
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each of the two kinds is measured.")] = 5,
+    in_flight: Annotated[int, typer.Option(min=1, help="Connections being opened or closed at the same time.")] = 64,
+    samples: Samples = 3,
+    presence: PresenceMode = "rooms",
+    node: Node = NODE_COMMAND,
+    json: Json = None,
+) -> None:
+    """Handshakes per second, bare and with a join. Goal: at least 2,000 handshakes/s on one core."""
+    scenario = Handshake(seconds, in_flight, samples)
+    _run(lambda stage, console: handshake_scenario.run(scenario, stage, console), node, presence, json)

@@ -1,0 +1,141 @@
+/* The publisher: offers messages to one room at an exact rate, through Redis, driven by commands on standard input.
+ *
+ *   publish COUNT RATE PACE_US    offer COUNT more messages at RATE per second, in turns of PACE_US microseconds
+ *
+ * answered by one line of JSON once Redis has answered every message. The send time in a message is the moment at which
+ * the schedule wanted it to leave, so that a publisher that falls behind makes latencies longer, not prettier.
+ * Messages are ready envelopes on the room's channel, linked by offset and tag exactly as lua/append.lua would. */
+#define _GNU_SOURCE
+#include <sys/prctl.h>
+
+#include "common.h"
+#include "redis.h"
+
+#define TAG_BYTES 16
+
+static int redis;
+static const char *channel, *epoch;
+static char tag[TAG_BYTES + 1] = "0"; /* of the entry before; "0" stands before the first */
+static uint64_t last;                 /* sequence number and offset of the last message: both count from 1 */
+static uint64_t answered, fewest_receivers;
+static struct buffer answers;
+
+static void new_tag(char *out)
+{
+    static uint64_t state = 0x9e3779b97f4a7c15u; /* xorshift64: different is enough */
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    for (int i = 0; i < TAG_BYTES; i++)
+        out[i] = "0123456789abcdef"[state >> 4 * i & 15];
+    out[TAG_BYTES] = 0;
+}
+
+/* {"seq":…,"sent_ns":…,"pad":…} of DATA_BYTES bytes in the tail of a client frame, behind an empty excluded session. */
+static void payload_append(struct buffer *out, uint64_t number, uint64_t sent_ns)
+{
+    static const char head[] = "\"user_id\":1,\"ts\":1732147200.123,\"data\":";
+    buffer_append(out, "", 1);
+    buffer_append(out, head, sizeof head - 1);
+    size_t start = out->length;
+    buffer_print(out, SEQ_PREFIX "%0*llu" SENT_PREFIX "%0*llu\",\"pad\":\"", SEQ_DIGITS, (unsigned long long)number,
+                 SENT_DIGITS, (unsigned long long)sent_ns);
+    size_t padding = DATA_BYTES - 2 - (out->length - start);
+    memset(buffer_reserve(out, padding), 'x', padding);
+    out->length += padding;
+    buffer_append(out, "\"}}", 3);
+}
+
+static void message_append(struct buffer *commands, uint64_t sent_ns)
+{
+    static struct buffer payload, envelope;
+    char next[TAG_BYTES + 1];
+    payload.length = envelope.length = 0;
+    payload_append(&payload, ++last, sent_ns);
+    new_tag(next);
+    buffer_append(&envelope, "\x01\x96\x01", 3);
+    envelope_string(&envelope, epoch, strlen(epoch));
+    envelope_number(&envelope, last);
+    envelope_string(&envelope, tag, strlen(tag));
+    envelope_string(&envelope, next, TAG_BYTES);
+    envelope_string(&envelope, payload.data, payload.length);
+    memcpy(tag, next, sizeof tag);
+    resp_array(commands, 3);
+    resp_string(commands, "PUBLISH", 7);
+    resp_string(commands, channel, strlen(channel));
+    resp_string(commands, envelope.data, envelope.length);
+}
+
+static void take_answers(int flags)
+{
+    ssize_t n = recv(redis, buffer_reserve(&answers, 65536), 65536, flags);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    if (n <= 0)
+        die("Redis closed the connection");
+    answers.length += (size_t)n;
+    size_t used = 0;
+    struct reply reply;
+    for (; used < answers.length && resp_parse(answers.data + used, answers.length - used, &reply); used += reply.total) {
+        if (reply.type == '-')
+            die("Redis refused a message: %.*s", (int)reply.items[0].length, reply.items[0].data);
+        if ((uint64_t)reply.integer < fewest_receivers)
+            fewest_receivers = (uint64_t)reply.integer;
+        answered++;
+    }
+    answers.length -= used;
+    memmove(answers.data, answers.data + used, answers.length);
+}
+
+static void publish(uint64_t count, double rate, uint64_t pace_us)
+{
+    struct buffer commands = {0};
+    uint64_t sent = 0, late_ns = 0, began_ns = now_ns() + 1000000;
+    answered = 0;
+    fewest_receivers = UINT64_MAX;
+    for (uint64_t turn = 0; sent < count; turn++) {
+        uint64_t due = (uint64_t)(rate * (double)((turn + 1) * pace_us) / 1e6);
+        if (due > count)
+            due = count;
+        if (due == sent)
+            continue;
+        uint64_t due_ns = began_ns + turn * pace_us * 1000;
+        struct timespec until = {(time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u)};
+        while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)
+            ;
+        uint64_t now = now_ns();
+        if (now - due_ns > late_ns)
+            late_ns = now - due_ns;
+        commands.length = 0;
+        for (; sent < due; sent++)
+            message_append(&commands, due_ns);
+        write_all(redis, commands.data, commands.length);
+        take_answers(MSG_DONTWAIT);
+    }
+    double seconds = (double)(now_ns() - began_ns) / 1e9;
+    while (answered < count)
+        take_answers(0);
+    buffer_free(&commands);
+    printf("{\"last\":%llu,\"seconds\":%.6f,\"late_max_us\":%.1f,\"receivers\":%llu}\n", (unsigned long long)last,
+           seconds, (double)late_ns / 1e3, (unsigned long long)fewest_receivers);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    static struct lines commands;
+    channel = argument(argc, argv, "channel");
+    epoch = argument(argc, argv, "epoch");
+    redis = redis_connect(number_argument(argc, argv, "redis-port"));
+    prctl(PR_SET_TIMERSLACK, 1); /* sleep to the microsecond; the default adds up to 50 */
+    while (lines_fill(&commands)) {
+        char line[sizeof commands.data];
+        while (lines_next(&commands, line)) {
+            unsigned long long count, pace_us;
+            double rate;
+            if (sscanf(line, "publish %llu %lf %llu", &count, &rate, &pace_us) != 3 || !pace_us || rate <= 0)
+                die("not a command: %s", line);
+            publish(count, rate, pace_us);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+"""A result for people (a table) and for programs (JSON), and where it was measured."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from loadtests.result import Column, Result
+
+
+def machine() -> dict[str, object]:
+    """What a figure means nothing without."""
+    cpus = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "cpu": cpus[0] if cpus else platform.machine(),
+        "cores": len(cpus),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def write_json(result: Result, path: Path) -> None:
+    report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **result.as_json()}
+    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def _cell(value: float | None, column: Column) -> str:
+    if value is None:
+        return "–"
+    return f"{value * 100:.0f} %" if column.percent else f"{value:,.{column.digits}f}"
+
+
+def print_result(result: Result, console: Console) -> None:
+    """The medians side by side, the goals, then whatever takes trust away from them."""
+    parameters = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
+    servers = list(dict.fromkeys(s.server for s in result.samples))
+    table = Table(title=f"{result.scenario}: {parameters}", title_justify="left")
+    table.add_column("median")
+    for server in servers:
+        table.add_column(server, justify="right")
+    table.add_column("node ÷ baseline", justify="right")
+    for column in result.columns:
+        ratio = result.ratio(column.figure)
+        cells = [_cell(result.median(server, column.figure), column) for server in servers]
+        table.add_row(column.title, *cells, "–" if ratio is None else f"{ratio:.2f}")
+    console.print(table)
+    for goal in result.goals:
+        measured = result.measured(goal)
+        if measured is not None:
+            verdict = "[green]met[/]" if goal.met(measured) else "[red]missed[/]"
+            title = next(c.title for c in result.columns if c.figure == goal.figure)
+            console.print(f"goal: {title} {goal}: {measured:,.2f} {verdict}")
+    for note in result.notes:
+        console.print(f"[yellow]note:[/] {note}")
+    for fault in result.faults():
+        console.print(f"[red]fault:[/] {fault}")

@@ -1,0 +1,98 @@
+"""What a scenario found: samples, their medians, ratios, and goals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Literal, NamedTuple
+
+FAULTS = ("lost", "duplicated", "reordered", "early", "closed", "failed")
+"""Figures that must be 0: one of them in any sample, the baseline's included, makes the run void."""
+
+
+class Column(NamedTuple):
+    """How one figure is shown."""
+
+    figure: str
+    title: str
+    digits: int = 0
+    percent: bool = False
+
+
+class Goal(NamedTuple):
+    """A bound on the node's median, or on its ratio to the baseline's. ``stated_for`` names where it was set."""
+
+    figure: str
+    of: Literal["value", "ratio"]
+    at_least: float | None
+    at_most: float | None
+    stated_for: str
+
+    def met(self, measured: float) -> bool:
+        low = self.at_least is None or measured >= self.at_least
+        return low and (self.at_most is None or measured <= self.at_most)
+
+    def __str__(self) -> str:
+        sign, bound = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
+        unit = " × baseline" if self.of == "ratio" else ""
+        return f"{sign} {bound:,g}{unit} at {self.stated_for}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One server, measured once."""
+
+    server: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished scenario. ``notes`` are remarks on how far the figures can be trusted."""
+
+    scenario: str
+    parameters: Mapping[str, object]
+    columns: Sequence[Column]
+    goals: Sequence[Goal]
+    samples: Sequence[Sample]
+    notes: Sequence[str] = field(default_factory=list)
+
+    def median(self, server: str, figure: str) -> float | None:
+        """None if no sample of the server has the figure."""
+        values = [s.figures[figure] for s in self.samples if s.server == server and figure in s.figures]
+        return median(values) if values else None
+
+    def ratio(self, figure: str) -> float | None:
+        """The node's median to the baseline's; None without both, or to a baseline of 0."""
+        node, baseline = self.median("node", figure), self.median("baseline", figure)
+        return node / baseline if node is not None and baseline else None
+
+    def measured(self, goal: Goal) -> float | None:
+        return self.ratio(goal.figure) if goal.of == "ratio" else self.median("node", goal.figure)
+
+    def faults(self) -> list[str]:
+        """One line per sample that lost, doubled or reordered a message or a connection; empty when all is well."""
+        lines = []
+        for number, sample in enumerate(self.samples, 1):
+            found = [f"{sample.figures[name]:,.0f} {name}" for name in FAULTS if sample.figures.get(name)]
+            if found:
+                lines.append(f"sample {number} ({sample.server}): {', '.join(found)}")
+        return lines
+
+    def as_json(self) -> dict[str, object]:
+        servers = list(dict.fromkeys(s.server for s in self.samples))
+        return {
+            "scenario": self.scenario,
+            "parameters": dict(self.parameters),
+            "samples": [{"server": s.server, **s.figures} for s in self.samples],
+            "medians": {name: {c.figure: self.median(name, c.figure) for c in self.columns} for name in servers},
+            "ratios": {c.figure: self.ratio(c.figure) for c in self.columns},
+            "goals": [
+                {"goal": str(g), "figure": g.figure, "of": g.of, "measured": value, "met": g.met(value)}
+                for g in self.goals
+                if (value := self.measured(g)) is not None
+            ],
+            "notes": list(self.notes),
+            "faults": self.faults(),
+        }

@@ -1,0 +1,135 @@
+"""The stage of every scenario: Redis, the server under test alone on one core, everything else on another.
+
+The names of the room in Redis and the shape of its entries are those of broker/redis/keys.py and broker/envelope.py,
+written here once more because load tests import neither a node nor a broker; tests/loadtests checks that they agree.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import redis
+
+from loadtests.errors import SetupError
+from loadtests.native import PROGRAMS, build
+from loadtests.processes import Child, Native, free_port, wait_for_port, wait_until_ready
+
+Kind = Literal["node", "baseline"]
+KINDS: tuple[Kind, ...] = ("node", "baseline")
+Presence = Literal["all", "rooms", "none"]
+
+ROOM = "bench"
+CHANNEL = f"roomcast:{{0}}:room:{ROOM}"
+META = f"roomcast:{{0}}:meta:{ROOM}"
+EPOCH = "loadtest"
+PATH = "/ws?user={n}"
+"""Every connection is a user of its own; the client puts its number for ``{n}``."""
+SOURCES = 8
+"""Source addresses 127.0.0.1 … 127.0.0.8: one has only 28,000 ports towards one server port."""
+IN_FLIGHT = 64
+NODE_COMMAND = shlex.join([sys.executable, "-m", "server", "serve"])
+START_S = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server under test that is ready for clients."""
+
+    kind: Kind
+    child: Child
+    port: int
+
+
+class Stage:
+    """Holds what outlives one sample: the compiled programs and Redis. Use as a context."""
+
+    def __init__(self, *, node: str = NODE_COMMAND, presence: Presence = "rooms") -> None:
+        self.node = node
+        self.presence = presence
+        cores = sorted(os.sched_getaffinity(0))
+        self.server_core, self.load_core = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+        self._stack = ExitStack()
+        self._programs: dict[str, Path] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._programs = {name: build(name) for name in PROGRAMS}
+            self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="roomcast-loadtests-")))
+            self._start_redis()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def _start_redis(self) -> None:
+        self.redis_port = free_port()
+        # No limit on the subscribers' buffers: a server that falls behind is measured as late, not cut off by Redis.
+        options = f"--port {self.redis_port} --bind 127.0.0.1 --appendonly no --maxmemory-policy noeviction"
+        command = ["redis-server", *options.split(), "--save", "", "--client-output-buffer-limit", "pubsub 0 0 0"]
+        command += ["--dir", str(self._folder)]
+        child = Child("redis-server", command, folder=self._folder, core=self.load_core)
+        self._stack.enter_context(child)
+        wait_for_port(self.redis_port, child, timeout_s=START_S)
+        self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2))
+
+    @contextmanager
+    def server(self, kind: Kind) -> Iterator[Server]:
+        """A fresh server on an empty Redis, in which the room's log is open and empty."""
+        self._redis.flushall()
+        self._redis.hset(META, mapping={"e": EPOCH, "o": 0, "g": "0", "b": 0})
+        port = free_port()
+        command: list[str | Path]
+        if kind == "baseline":
+            command = [self._programs["baseline"], "--port", str(port), "--redis-port", str(self.redis_port)]
+            command += ["--channel", CHANNEL, "--room", ROOM]
+        else:
+            names = {"{port}": str(port), "{redis_port}": str(self.redis_port), "{channel}": CHANNEL, "{room}": ROOM}
+            command = [names.get(word, word) for word in shlex.split(self.node)]
+        with Child(kind, command, folder=self._folder, core=self.server_core, environment=self._settings(port)) as child:
+            wait_until_ready(port, child, timeout_s=START_S)
+            yield Server(kind, child, port)
+            child.check()
+
+    def _settings(self, port: int) -> dict[str, str]:
+        return {
+            "ROOMCAST_HOST": "127.0.0.1",
+            "ROOMCAST_PORT": str(port),
+            "ROOMCAST_BROKER": f"redis://127.0.0.1:{self.redis_port}/0",
+            "ROOMCAST_DEV": "1",
+            "ROOMCAST_PRESENCE_BROADCAST": self.presence,
+            "ROOMCAST_LOG_LEVEL": "warning",
+        }
+
+    def client(self, server: Server) -> Native:
+        """A load client without connections, on the load core."""
+        command = [self._programs["client"], "--host", "127.0.0.1", "--port", str(server.port), "--path", PATH]
+        command += ["--room", ROOM, "--sources", str(SOURCES)]
+        return Native("client", command, folder=self._folder, core=self.load_core)
+
+    def publisher(self) -> Native:
+        """A publisher that starts with offset 1 of the room's log, on the load core."""
+        command = [self._programs["publisher"], "--redis-port", str(self.redis_port), "--channel", CHANNEL]
+        command += ["--epoch", EPOCH]
+        return Native("publisher", command, folder=self._folder, core=self.load_core)
+
+
+def allow_open_files(connections: int) -> None:
+    """Raise this process's limit of open files, which children inherit, to the hard one; :class:`SetupError` if even
+    that is too low for so many connections."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and connections + 200 > hard:
+        raise SetupError(f"{connections} connections need {connections + 200} open files, the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
