@@ -1,0 +1,24 @@
+"""The rights a node needs in Redis, and no more. The contract suite runs as this user."""
+
+from __future__ import annotations
+
+CONNECTION = ("auth", "select", "client|setname", "info", "ping", "script|load", "evalsha")
+CHANNELS = ("subscribe", "unsubscribe", "publish")
+KEYS = (
+    *("get", "set", "del", "pexpire", "time"),
+    *("hget", "hset", "hmget", "hgetall", "hdel"),
+    *("xadd", "xlen", "xrange", "xtrim"),
+)
+"""Used inside the scripts: the user who runs a script needs the right to its commands."""
+
+
+def acl_rules(prefix: str = "roomcast") -> list[str]:
+    """The rules of ``ACL SETUSER <name> on >password …`` for an installation with this prefix."""
+    return [
+        "resetkeys",
+        "resetchannels",
+        "-@all",
+        f"~{prefix}:*",
+        f"&{prefix}:*",
+        *(f"+{command}" for command in (*CONNECTION, *CHANNELS, *KEYS)),
+    ]

@@ -1,0 +1,46 @@
+"""What an error reply of Redis means to a caller. Pure."""
+
+from __future__ import annotations
+
+from broker.base import BrokerError, OutcomeUnknown, Unavailable
+
+REFUSED = {
+    "OOM": "Redis is out of memory: raise maxmemory or shorten the history",
+    "READONLY": "Redis is a replica now",
+    "MASTERDOWN": "Redis is a replica that lost its master",
+    "NOREPLICAS": "Redis has too few replicas to accept writes",
+    "MISCONF": "Redis cannot write to its disk",
+    "NOPERM": "the Redis user may not do this: compare its rights with broker/redis/acl.py",
+    "NOAUTH": "Redis wants a password: put it into the broker URL",
+    "WRONGPASS": "Redis refuses user name or password",
+    "BUSY": "Redis is busy with a script of somebody else: SCRIPT KILL ends it",
+    "LOADING": "Redis is still loading its data",
+    "NOSCRIPT": "Redis keeps forgetting the scripts",
+    "CLUSTERDOWN": "the Redis cluster is down",
+    "TRYAGAIN": "Redis is moving the keys elsewhere",
+    "EXECABORT": "Redis refused the transaction",
+}
+"""First words of replies that say: nothing was done."""
+
+DEMOTED = ("READONLY", "MASTERDOWN")
+"""This server is no master any more: the connections have to be built again."""
+
+
+class ConnectionLost(Exception):
+    """The connection ended before the answer came. The text says why."""
+
+
+def first_word(error: BaseException) -> str:
+    return str(error).partition(" ")[0]
+
+
+def broker_error(error: BaseException) -> BrokerError:
+    """The outcome for the caller of a command that got this error reply, or whose connection was lost."""
+    if isinstance(error, BrokerError):
+        return error
+    if isinstance(error, ConnectionLost):
+        return OutcomeUnknown(f"sent to Redis, but no answer ({error}): retry with the same key")
+    hint = REFUSED.get(first_word(error))
+    if hint is not None:
+        return Unavailable(f"{hint} ({error})")
+    return OutcomeUnknown(f"Redis answered with an error: {error}")

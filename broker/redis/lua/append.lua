@@ -1,0 +1,98 @@
+-- The publishes of one tick of one node, in the order of their calls. Messages do not depend on each other: what
+-- fails fails alone.
+--
+-- KEYS   per append: meta (HASH e epoch, o offset, g tag, b bytes kept), log (STREAM <offset>-0: d payload, p tag
+--        before, g tag) and, if it has a retry key, dedup (STRING cmsgpack [epoch, offset, tag]). A publish has none.
+-- ARGV   1 epoch for logs that do not exist yet, then per message
+--        'p' channel envelope
+--        'a' channel payload tag max_entries max_bytes ttl_ms meta_ttl_ms dedup_ttl_ms (0: no retry key)
+-- Reply  per message: 0 for a publish; [epoch, offset, tag] for an append, of the first one if it is a repetition;
+--        or an error, and then nothing of that message was done.
+--
+-- The first write to a room is the one that Redis refuses when it is out of memory, read-only or not allowed to write
+-- (a script that has written is not interrupted any more); so a refused append leaves nothing behind.
+
+local TRIM_SLACK = 128
+local PAGE = 16
+
+local function id(offset)
+  return string.format('%.0f-0', offset)
+end
+
+-- Remove the oldest entries: `count` of them, or (count nil) until `bytes` is at most max_bytes. Returns bytes kept.
+local function trim(log, count, bytes, max_bytes)
+  while (count and count > 0) or (not count and bytes > max_bytes) do
+    local page = redis.call('XRANGE', log, '-', '+', 'COUNT', math.min(count or PAGE, TRIM_SLACK))
+    if #page == 0 then return 0 end
+    local removed = 0
+    for _, entry in ipairs(page) do
+      if not count and bytes <= max_bytes then break end
+      bytes = bytes - #entry[2][2]
+      removed = removed + 1
+    end
+    local last = tonumber(string.match(page[removed][1], '^%d+'))
+    redis.call('XTRIM', log, 'MINID', id(last + 1))
+    if count then count = count - removed end
+  end
+  return bytes
+end
+
+local function append(key, arg)
+  local meta, log = KEYS[key], KEYS[key + 1]
+  local channel, payload, tag = ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
+  local max_entries, max_bytes = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5])
+  local dedup = ARGV[arg + 8] ~= '0' and KEYS[key + 2]
+
+  local top = redis.call('HMGET', meta, 'e', 'o', 'g', 'b')
+  local epoch, offset, prev, bytes = top[1], tonumber(top[2] or 0), top[3], tonumber(top[4] or 0)
+  if dedup then
+    local known = redis.call('GET', dedup)
+    if known then
+      local first = cmsgpack.unpack(known)
+      if first[1] == epoch then return first end
+    end
+  end
+  if not epoch then
+    epoch, prev, bytes = ARGV[1], '0', 0
+    redis.call('HSET', meta, 'e', epoch, 'o', 0, 'g', '0')
+    redis.call('DEL', log)
+  end
+
+  offset = offset + 1
+  if max_entries > 0 then
+    redis.call('XADD', log, id(offset), 'd', payload, 'p', prev, 'g', tag)
+    local length = redis.call('XLEN', log)
+    if length == 1 then bytes = 0 end -- the log had expired
+    bytes = bytes + #payload
+    if length > max_entries + TRIM_SLACK then bytes = trim(log, length - max_entries, bytes) end
+    if bytes > max_bytes then bytes = trim(log, nil, bytes, max_bytes) end
+    redis.call('PEXPIRE', log, ARGV[arg + 6])
+    redis.call('HSET', meta, 'o', id(offset):sub(1, -3), 'g', tag, 'b', bytes)
+  else
+    redis.call('HSET', meta, 'o', id(offset):sub(1, -3), 'g', tag, 'b', 0)
+    redis.call('DEL', log)
+  end
+  redis.call('PEXPIRE', meta, ARGV[arg + 7])
+  local position = { epoch, offset, tag }
+  if dedup then redis.call('SET', dedup, cmsgpack.pack(position), 'PX', ARGV[arg + 8]) end
+  redis.call('PUBLISH', channel, '\1' .. cmsgpack.pack({ 1, epoch, offset, prev, tag, payload }))
+  return position
+end
+
+local replies = {}
+local key, arg = 1, 2
+while ARGV[arg] do
+  local ok, reply
+  if ARGV[arg] == 'p' then
+    ok, reply = pcall(redis.call, 'PUBLISH', ARGV[arg + 1], ARGV[arg + 2])
+    if ok then reply = 0 end
+    arg = arg + 3
+  else
+    ok, reply = pcall(append, key, arg)
+    key = key + (ARGV[arg + 8] ~= '0' and 3 or 2)
+    arg = arg + 9
+  end
+  if not ok and type(reply) ~= 'table' then reply = redis.error_reply('ERR ' .. tostring(reply)) end
+  replies[#replies + 1] = reply
+end
+return replies
