@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +104,11 @@ class NodeServer:
 
     async def wait_ready(self, timeout_s: float = START_S) -> None:
         """Return once ``/readyz`` says 200. AssertionError with the end of the log if the node ended."""
-        ready: Callable[[], Awaitable[bool]] = lambda: asyncio.to_thread(self.ready)
-        await eventually(ready, timeout_s)
+
+        async def ready() -> bool:
+            return await asyncio.to_thread(self.ready)
+
+        _: bool = await eventually(ready, timeout_s)
 
     def ready(self) -> bool:
         """Whether ``/readyz`` says 200. AssertionError with the end of the log if the node ended."""
