@@ -18,7 +18,7 @@ from loadtests.handshake import Handshake
 from loadtests.idle import Idle
 from loadtests.report import print_result, write_json
 from loadtests.result import Result
-from loadtests.stage import NODE_COMMAND, Presence, Stage
+from loadtests.stage import NODE_COMMAND, Presence, Stage, Through
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -81,7 +81,10 @@ def fanout(
     samples: Samples = 3,
     pace_us: Annotated[
         int, typer.Option(min=1, help="The publisher sends what is due once per so many µs, as nodes do per loop tick.")
-    ] = 1000,
+    ] = 997,
+    through: Annotated[
+        Through, typer.Option(help="How messages reach Redis: bare PUBLISH, or the node's append script with its log.")
+    ] = "publish",
     presence: PresenceMode = "rooms",
     node: Node = NODE_COMMAND,
     json: Json = None,
@@ -92,7 +95,7 @@ def fanout(
     wanted a message to leave. Goals: 100 x 6,000 at least 0.85 x the baseline's deliveries; 1,000 x 50 at most
     1.3 x its CPU per delivery.
     """
-    scenario = Fanout(subscribers, rate, seconds, warmup, samples, pace_us)
+    scenario = Fanout(subscribers, rate, seconds, warmup, samples, pace_us, through)
     _run(lambda stage, console: fanout_scenario.run(scenario, stage, console), node, presence, json)
 
 

@@ -46,7 +46,9 @@ def run(scenario: Handshake, stage: Stage, console: Console) -> Result:
         with stage.client(server) as client:
             client.ask(f"shake {WARMUP_S} {scenario.in_flight} {word}", timeout_s=60)
             window = Window(server, stage)
-            seen = client.ask(f"shake {scenario.duration_s} {scenario.in_flight} {word}", timeout_s=60 + scenario.duration_s)
+            seen = client.ask(
+                f"shake {scenario.duration_s} {scenario.in_flight} {word}", timeout_s=60 + scenario.duration_s
+            )
             server_side = window.close()
         if seen["failed"]:
             console.print(f"{server.kind}, as the load client saw it:\n{client.log_tail()}", markup=False)
@@ -76,6 +78,6 @@ def run(scenario: Handshake, stage: Stage, console: Console) -> Result:
         "in flight": scenario.in_flight,
         "seconds": scenario.duration_s,
         "samples": scenario.samples,
-        "presence": stage.presence,
+        **stage.parameters,
     }
     return Result("handshake", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, stage))

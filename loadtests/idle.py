@@ -65,5 +65,5 @@ def run(scenario: Idle, stage: Stage, console: Console) -> Result:
         }
 
     samples = alternate(scenario.samples, measure, stage, console)
-    parameters = {"connections": scenario.connections, "hold s": scenario.hold_s, "presence": stage.presence}
+    parameters = {"connections": scenario.connections, "hold s": scenario.hold_s, **stage.parameters}
     return Result("idle", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, stage))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import selectors
 import socket
 import subprocess
@@ -104,11 +105,16 @@ class Native(Child):
 
 
 def free_port() -> int:
-    """A port nobody listens on. Below the ephemeral range's usual traffic there is no promise, only likelihood."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listens on, below those the kernel gives to outgoing connections (32768 on): thousands of clients
+    cannot take it before the server does, and waiting for the server cannot connect to itself."""
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for_port(port: int, child: Child, *, timeout_s: float) -> None:
@@ -121,7 +127,9 @@ def wait_for_port(port: int, child: Child, *, timeout_s: float) -> None:
             return
         except OSError:
             if time.monotonic() > deadline_s:
-                raise SetupError(f"the {child.name} does not listen after {timeout_s:.0f} s:\n{child.log_tail()}") from None
+                raise SetupError(
+                    f"the {child.name} does not listen after {timeout_s:.0f} s:\n{child.log_tail()}"
+                ) from None
             time.sleep(0.02)
 
 

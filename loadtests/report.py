@@ -15,7 +15,11 @@ from loadtests.result import Column, Result
 
 def machine() -> dict[str, object]:
     """What a figure means nothing without."""
-    cpus = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    cpus = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
     return {
         "cpu": cpus[0] if cpus else platform.machine(),
         "cores": len(cpus),

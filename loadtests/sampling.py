@@ -16,7 +16,9 @@ Tell = Callable[[str], None]
 """Shows what is being done right now."""
 
 
-def alternate(samples: int, measure: Callable[[Server, Tell], dict[str, float]], stage: Stage, console: Console) -> list[Sample]:
+def alternate(
+    samples: int, measure: Callable[[Server, Tell], dict[str, float]], stage: Stage, console: Console
+) -> list[Sample]:
     """Measure each server ``samples`` times in turn, each time a fresh process on an empty Redis."""
     done: list[Sample] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -74,5 +76,7 @@ def trust_notes(result_samples: list[Sample], stage: Stage) -> list[str]:
             notes.append(f"the load core was over 95 % busy while the {kind} ran: its figures may be the load's limit")
     strangers = max((s.figures.get("server_core_busy", 0) - s.figures["cpu_share"] for s in result_samples), default=0)
     if strangers > 0.1:
-        notes.append(f"up to {strangers:.0%} of the server's core went to something else: a noisy machine, measure again")
+        notes.append(
+            f"up to {strangers:.0%} of the server's core went to something else: a noisy machine, measure again"
+        )
     return notes

@@ -27,10 +27,13 @@ from loadtests.processes import Child, Native, free_port, wait_for_port, wait_un
 Kind = Literal["node", "baseline"]
 KINDS: tuple[Kind, ...] = ("node", "baseline")
 Presence = Literal["all", "rooms", "none"]
+Through = Literal["publish", "append"]
 
 ROOM = "bench"
 CHANNEL = f"roomcast:{{0}}:room:{ROOM}"
 META = f"roomcast:{{0}}:meta:{ROOM}"
+LOG = f"roomcast:{{0}}:log:{ROOM}"
+APPEND = Path(__file__).parent.parent / "broker" / "redis" / "lua" / "append.lua"
 EPOCH = "loadtest"
 PATH = "/ws?user={n}"
 """Every connection is a user of its own; the client puts its number for ``{n}``."""
@@ -57,7 +60,8 @@ class Stage:
         self.node = node
         self.presence = presence
         cores = sorted(os.sched_getaffinity(0))
-        self.server_core, self.load_core = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
+        self.server_core = cores[0] if len(cores) > 1 else None
+        self.load_core = cores[1] if len(cores) > 1 else None
         self._stack = ExitStack()
         self._programs: dict[str, Path] = {}
 
@@ -74,6 +78,11 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
+    @property
+    def parameters(self) -> dict[str, object]:
+        """What every report names about the node."""
+        return {"presence": self.presence, "node": "roomcast" if self.node == NODE_COMMAND else self.node}
+
     def _start_redis(self) -> None:
         self.redis_port = free_port()
         # No limit on the subscribers' buffers: a server that falls behind is measured as late, not cut off by Redis.
@@ -83,7 +92,7 @@ class Stage:
         child = Child("redis-server", command, folder=self._folder, core=self.load_core)
         self._stack.enter_context(child)
         wait_for_port(self.redis_port, child, timeout_s=START_S)
-        self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2))
+        self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2, decode_responses=True))
 
     @contextmanager
     def server(self, kind: Kind) -> Iterator[Server]:
@@ -98,7 +107,9 @@ class Stage:
         else:
             names = {"{port}": str(port), "{redis_port}": str(self.redis_port), "{channel}": CHANNEL, "{room}": ROOM}
             command = [names.get(word, word) for word in shlex.split(self.node)]
-        with Child(kind, command, folder=self._folder, core=self.server_core, environment=self._settings(port)) as child:
+        with Child(
+            kind, command, folder=self._folder, core=self.server_core, environment=self._settings(port)
+        ) as child:
             wait_until_ready(port, child, timeout_s=START_S)
             yield Server(kind, child, port)
             child.check()
@@ -115,14 +126,35 @@ class Stage:
 
     def client(self, server: Server) -> Native:
         """A load client without connections, on the load core."""
-        command = [self._programs["client"], "--host", "127.0.0.1", "--port", str(server.port), "--path", PATH]
+        command: list[str | Path] = [
+            self._programs["client"],
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(server.port),
+            "--path",
+            PATH,
+        ]
         command += ["--room", ROOM, "--sources", str(SOURCES)]
         return Native("client", command, folder=self._folder, core=self.load_core)
 
-    def publisher(self) -> Native:
-        """A publisher that starts with offset 1 of the room's log, on the load core."""
-        command = [self._programs["publisher"], "--redis-port", str(self.redis_port), "--channel", CHANNEL]
-        command += ["--epoch", EPOCH]
+    def subscribed(self) -> int:
+        """How many connections to Redis hear the room."""
+        ((_, count),) = self._redis.pubsub_numsub(CHANNEL)
+        return int(count)
+
+    def publisher(self, through: Through) -> Native:
+        """A publisher that starts with offset 1 of the room's log, on the load core. ``append`` writes the log as a
+        node does, through its script; ``publish`` sends the same envelopes without the log, at less cost for Redis."""
+        script = str(self._redis.script_load(APPEND.read_text())) if through == "append" else "-"
+        command: list[str | Path] = [
+            self._programs["publisher"],
+            "--redis-port",
+            str(self.redis_port),
+            "--channel",
+            CHANNEL,
+        ]
+        command += ["--epoch", EPOCH, "--meta", META, "--log", LOG, "--script", script]
         return Native("publisher", command, folder=self._folder, core=self.load_core)
 
 

@@ -63,6 +63,26 @@ static inline int resp_parse(const char *data, size_t available, struct reply *r
     return 1;
 }
 
+/* The length of one whole reply of any depth, 0 while it is not whole. An error in it ends the program. */
+static inline size_t resp_measure(const char *data, size_t available)
+{
+    long long number;
+    size_t used = resp_line(data, available, &number);
+    if (!used)
+        return 0;
+    if (data[0] == '-')
+        die("Redis refused: %.*s", (int)used - 3, data + 1);
+    if (data[0] == '$' && number >= 0)
+        used += (size_t)number + 2;
+    for (long long i = 0; data[0] == '*' && i < number; i++) {
+        size_t item = used < available ? resp_measure(data + used, available - used) : 0;
+        if (!item)
+            return 0;
+        used += item;
+    }
+    return used <= available ? used : 0;
+}
+
 static inline void resp_array(struct buffer *out, unsigned count)
 {
     buffer_print(out, "*%u\r\n", count);
