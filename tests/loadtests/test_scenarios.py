@@ -1,0 +1,124 @@
+"""Miniature runs of the whole thing: Redis, publisher, load client, baseline, and a stand-in for the node."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import redis
+from websockets.sync.client import connect
+
+from broker.base import Entry
+from broker.envelope import decode
+from broker.redis.keys import Keys
+from loadtests.stage import CHANNEL, EPOCH, LOG, META, ROOM, Stage, Through
+from server.payload import decode_message
+
+pytestmark = [pytest.mark.redis, pytest.mark.system, pytest.mark.timeout(60)]
+STANDIN = Path(__file__).with_name("standin_node.py")
+CHECKOUT = Path(__file__).parents[2]
+
+
+def loadtests(*arguments: str, fault: str = "ok") -> subprocess.CompletedProcess[str]:
+    node = shlex.join([sys.executable, str(STANDIN), "{port}", "{redis_port}", "{channel}", fault])
+    return subprocess.run(
+        [sys.executable, "-m", "loadtests", *arguments, "--node", node],
+        cwd=CHECKOUT,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONPATH": str(CHECKOUT), "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+SMALL = ("fanout", "--subscribers", "5", "--rate", "100", "--seconds", "0.5", "--warmup", "0.1", "--samples", "1")
+
+
+@pytest.mark.parametrize("through", ["publish", "append"])
+def test_a_fanout_that_loses_nothing_exits_0_and_writes_its_figures(through: str, tmp_path: Path) -> None:
+    report = tmp_path / "fanout.json"
+    done = loadtests(*SMALL, "--through", through, "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(report.read_text())
+    assert [s["server"] for s in found["samples"]] == ["node", "baseline"]
+    assert [s["deliveries"] for s in found["samples"]] == [250, 250]
+    assert found["faults"] == []
+    assert found["parameters"]["presence"] == "rooms"
+    assert found["ratios"]["delivered_share"] == 1
+
+
+@pytest.mark.parametrize(("fault", "told"), [("lose", "5 lost"), ("double", "5 duplicated")])
+def test_a_single_message_lost_or_doubled_exits_1(fault: str, told: str) -> None:
+    done = loadtests(*SMALL, fault=fault)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"fault: sample 1 (node): {told}" in done.stdout
+
+
+def test_idle_connections_are_held_and_weighed(tmp_path: Path) -> None:
+    report = tmp_path / "idle.json"
+    done = loadtests("idle", "--connections", "50", "--hold", "0.2", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    medians = json.loads(report.read_text())["medians"]
+    # a connection of the websockets library weighs tens of KiB, one of the baseline a few hundred bytes
+    assert medians["node"]["kib_per_connection"] > 10 > medians["baseline"]["kib_per_connection"]
+
+
+def test_handshakes_are_counted_bare_and_with_a_join(tmp_path: Path) -> None:
+    report = tmp_path / "handshake.json"
+    done = loadtests("handshake", "--seconds", "0.3", "--in-flight", "8", "--samples", "1", "--json", str(report))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for figures in json.loads(report.read_text())["medians"].values():
+        assert figures["handshakes_per_s"] > 50
+        assert figures["joins_per_s"] > 50
+        assert figures["failed"] == 0
+
+
+def test_a_node_that_cannot_start_exits_2_with_its_own_words() -> None:
+    command = shlex.join([sys.executable, "-c", "raise SystemExit('port 0 is reserved for tea')"])
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests", *SMALL, "--node", command],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, "reserved for tea" in done.stderr) == (2, True), done.stdout + done.stderr
+
+
+def test_the_names_in_redis_are_the_brokers() -> None:
+    keys = Keys()
+    assert (CHANNEL, META, LOG) == (keys.channel(f"room:{ROOM}"), keys.meta(ROOM), keys.log(ROOM))
+
+
+@pytest.mark.parametrize("through", ["publish", "append"])
+def test_published_entries_are_linked_like_those_of_a_log_and_framed_like_a_nodes(through: Through) -> None:
+    with Stage() as stage, stage.server("baseline") as server, stage.publisher(through) as publisher:
+        with (
+            redis.Redis(port=stage.redis_port, protocol=2) as client,
+            client.pubsub(ignore_subscribe_messages=True) as subscription,
+            connect(f"ws://127.0.0.1:{server.port}/ws", compression=None) as member,
+        ):
+            subscription.subscribe(CHANNEL)
+            subscription.get_message(timeout=5)
+            assert json.loads(member.recv(5))["op"] == "welcome"
+            member.send('{"op":"join","room":"bench","id":7}')
+            assert json.loads(member.recv(5))["id"] == 7
+            assert publisher.ask("publish 300 100000 500", timeout_s=10)["last"] == 300
+            envelopes = [subscription.get_message(timeout=5) for _ in range(300)]
+            texts = [member.recv(5) for _ in range(300)]
+    tag = b"0"
+    for offset, (envelope, text) in enumerate(zip(envelopes, texts, strict=True), 1):
+        assert envelope is not None
+        entry = decode(envelope["data"])
+        assert isinstance(entry, Entry)
+        assert (entry.epoch, entry.offset, entry.prev) == (EPOCH.encode(), offset, tag)
+        excluded, tail = decode_message(entry.payload)
+        assert (excluded, len(tail)) == (b"", len('"user_id":1,"ts":1732147200.123,"data":}') + 100)
+        assert json.loads(b"{" + tail)["data"]["seq"] == f"{offset:012d}"
+        tag = entry.tag
+        head = f'{{"op":"broadcast","type":"message","room":"bench","offset":{offset},"tag":"{tag.decode()}",'
+        assert text == head + tail.decode()
