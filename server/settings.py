@@ -109,7 +109,10 @@ class Settings(BaseModel):
         (), title="Access", description="Browser pages allowed beside the node's own host, e.g. https://*.example.com."
     )
     secret: SecretStr | None = Field(
-        None, min_length=32, title="Access", description="Key that signs the tokens (JWT, HS256); openssl rand -hex 32."
+        None,
+        min_length=32,
+        title="Access",
+        description="Key that signs tokens (JWT, HS256): openssl rand -hex 32. An option shows in `ps`.",
     )
     presence_broadcast: Literal["all", "rooms", "none"] = Field(
         default_factory=lambda data: "all" if data.get("dev") else "rooms",

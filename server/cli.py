@@ -1,0 +1,146 @@
+"""The command line. Every error is one line that says what to do, with exit code 2."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from broker.base import BrokerError
+from server import logs
+from server.options import with_settings
+from server.redact import redact
+from server.settings import Settings, SettingsError, load_settings
+
+app = typer.Typer(
+    name="roomcast",
+    help="Horizontally scalable pub/sub broadcast over WebSockets.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with settings.")]
+
+
+def main() -> NoReturn:
+    """The entry point of ``roomcast`` and ``python -m server``. Exits 0, 2 for errors of the user, 130 for Ctrl-C."""
+    try:
+        code = app(standalone_mode=False)
+    except (SettingsError, BrokerError) as error:
+        _fail(str(error))
+    except Exception as error:
+        # Typer's own errors (unknown option, missing argument) share no public class but this method.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message()} (`roomcast --help` lists what there is)")
+    sys.exit(code or 0)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"roomcast: {redact(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(2)
+
+
+@app.command(
+    epilog="Every option is also an environment variable (--ping-s is ROOMCAST_PING_S) and a key of the YAML file "
+    "(ping_s). Options win over the environment, the environment over the file. Times take s, m, h, d; sizes KiB, MiB."
+)
+@with_settings()
+def serve(config: Config = None, **options: str | bool | None) -> None:
+    """Run one node: WebSockets at /ws, /healthz, /readyz, /metrics.
+
+    [bold]roomcast serve --dev[/bold]  to try it out, nothing else needed\n
+    [bold]ROOMCAST_SECRET=… roomcast serve --host 0.0.0.0 --broker redis://redis:6379[/bold]  one of several nodes
+    """
+    settings = load_settings(options, os.environ, config)
+    from server.app import create_app  # after the settings: a mistake in them is told without loading the rest
+    from server.preflight import check_broker_login, check_port
+    from server.serve import run
+
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        node = create_app(settings)
+    except ValueError as error:  # of the broker URL
+        raise SettingsError(str(error)) from None
+    check_port(settings.host, settings.port)
+    check_broker_login(settings.broker, settings.broker_password_file)
+    _greet(settings)
+    run(node)
+
+
+def _greet(settings: Settings) -> None:
+    """Where to look, for whoever started a node by hand."""
+    if not settings.dev or settings.port == 0:
+        return
+    host = "localhost" if settings.host in ("0.0.0.0", "::", "127.0.0.1", "::1") else settings.host
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"[bold]Roomcast[/bold] in development mode: anybody is whoever ?user= says. {redact(settings.broker)}"
+    )
+    for name, url in (
+        ("broker", redact(settings.broker)),
+        ("demo", f"http://{host}:{settings.port}/demo"),
+        ("clients", f"ws://{host}:{settings.port}/ws?user=alice"),
+        ("health", f"http://{host}:{settings.port}/readyz"),
+        ("metrics", f"http://{host}:{settings.port}/metrics"),
+    ):
+        console.print(f"  {name:8} [cyan]{url}[/cyan]")
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix", "history")
+def publish(
+    room: Annotated[str, typer.Argument(help="The room's name.")],
+    data: Annotated[str, typer.Argument(help='Any JSON, e.g. \'{"text":"hi"}\'.')],
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the position as JSON.")] = False,
+    **options: str | None,
+) -> None:
+    """Append a message to a room's log, as the application (no user), and print its position.
+
+    [bold]roomcast publish chat:lobby '{"text":"maintenance at 5"}'[/bold]
+    """
+    from server.console import publish as append
+
+    settings = load_settings(options, os.environ, config)
+    position = asyncio.run(append(settings, room, data))
+    fields = {"room": room, "epoch": position.epoch.decode(), "offset": position.offset, "tag": position.tag.decode()}
+    print(json.dumps(fields) if as_json else f"{room} {position.offset} (epoch {fields['epoch']})")
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def tail(
+    room: Annotated[str, typer.Argument(help="The room's name.")],
+    since: Annotated[
+        int | None, typer.Option(min=0, metavar="OFFSET", help="Begin after this offset: 0 is all that is kept.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, metavar="NUMBER", help="End after so many messages.")] = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    **options: str | None,
+) -> None:
+    """Follow a room's messages until Ctrl-C.
+
+    [bold]roomcast tail chat:lobby --since 0[/bold]
+    """
+    from server.console import tail as follow
+
+    settings = load_settings(options, os.environ, config)
+    console = Console(highlight=False, soft_wrap=True)
+
+    def show(message: dict[str, object]) -> None:
+        if as_json:
+            print(json.dumps(message, ensure_ascii=False), flush=True)
+        else:
+            console.print(f"[dim]{message['offset']}[/dim]", end=" ")
+            console.print(json.dumps(message["data"], ensure_ascii=False), markup=False)
+
+    asyncio.run(follow(settings, room, since, count, show))

@@ -1,0 +1,63 @@
+"""What is looked at before a node starts, so that a mistake is one clear line and not a log to search."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from server.redact import redact
+from server.settings import SettingsError
+
+LOGIN_TIMEOUT_S = 2.0
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises SettingsError if nobody could listen there now. What happens a moment later is told by the server."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, proto) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)  # on Linux, two may bind with SO_REUSEADDR, but only one may listen
+    except socket.gaierror:
+        raise SettingsError(f"{host!r} is no address of this machine: set --host to one, or to 0.0.0.0") from None
+    except OSError as error:
+        hints = {
+            errno.EADDRINUSE: f"port {port} on {host} is in use: stop what listens there or choose another --port",
+            errno.EACCES: f"port {port} needs special rights: choose one from 1024 on with --port",
+            errno.EADDRNOTAVAIL: f"{host} is no address of this machine: set --host to one, or to 0.0.0.0",
+        }
+        hint = hints.get(error.errno or 0, f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}")
+        raise SettingsError(hint) from None
+
+
+def check_broker_login(url: str, password_file: str | None) -> None:
+    """Raises SettingsError if Redis is there and refuses user or password. A Redis that is away is no mistake: the
+    node starts, says so at /readyz, and connects when it comes."""
+    if url.startswith("memory:"):
+        return
+    import redis
+
+    password = {"password": _read_password(password_file)} if password_file else {}
+    client = redis.Redis.from_url(
+        url, protocol=2, retry=None, socket_connect_timeout=LOGIN_TIMEOUT_S, socket_timeout=LOGIN_TIMEOUT_S, **password
+    )
+    with client:
+        try:
+            client.ping()
+        except redis.AuthenticationError as error:
+            raise SettingsError(
+                f"Redis at {redact(url)} refuses this login ({error}): put redis://user:password@host into "
+                "ROOMCAST_BROKER, or the password into a file named by ROOMCAST_BROKER_PASSWORD_FILE"
+            ) from None
+        except redis.RedisError:
+            return
+
+
+def _read_password(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the broker's password from {path}: {error}") from None
