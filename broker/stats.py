@@ -47,6 +47,6 @@ class BrokerStats:
     probe_rtt_s: float = 0.0
     """The way of the last probe through Redis and back."""
     probe_confirmed_at_s: float = 0.0
-    """Loop time when the last probe came back; 0 before the first."""
+    """``time.monotonic()`` when the last probe came back; 0 before the first."""
     observe_publish: Callable[[float], None] = ignore_latency
     """Called with the seconds from the call of append or publish to its answer."""

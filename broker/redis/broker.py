@@ -69,6 +69,7 @@ class RedisBroker:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait((self._task,))
+            await self._link.ended()
         self._link.reason = "closed"
         self._link.ready.clear()
 

@@ -12,7 +12,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -48,6 +48,7 @@ class Connection(asyncio.BufferedProtocol):
         self._buffer = bytearray(TICK_BYTES)
         self._waiting: deque[Callable[[Reply], None]] = deque()
         self._transport: asyncio.Transport
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._why = ""
 
     # Commands
@@ -102,8 +103,7 @@ class Connection(asyncio.BufferedProtocol):
     # Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no instances of it
 
     def get_buffer(self, sizehint: int) -> bytearray:
         return self._buffer
@@ -147,6 +147,8 @@ class Connection(asyncio.BufferedProtocol):
         while self._waiting:
             self._waiting.popleft()(lost)
         self._on_lost(self, self._why)
+        if not self.ended.done():
+            self.ended.set_result(None)
 
 
 async def connect(
@@ -181,16 +183,20 @@ async def connect(
                 _set_options(transport.get_extra_info("socket"))
             await _log_in(connection, address, password, name, timeout_s)
     except (OSError, TimeoutError, Unavailable, OutcomeUnknown) as error:
-        if connection is not None:
-            connection.abort("not established")
+        await _discard(connection)
         why = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
         raise Unavailable(f"cannot connect to Redis at {address}: {why}") from error
     except BaseException:
-        if connection is not None:
-            connection.abort("cancelled")
+        await _discard(connection)
         raise
     established = True
     return connection
+
+
+async def _discard(connection: Connection | None) -> None:
+    if connection is not None:
+        connection.abort("not established")
+        await asyncio.wait((connection.ended,))
 
 
 async def _log_in(connection: Connection, address: Address, password: str | None, name: str, timeout_s: float) -> None:

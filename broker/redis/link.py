@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -65,6 +66,7 @@ class Link:
         self._interrupted = False
         self._command_side: Connection | None = None
         self._subscriber_side: Connection | None = None
+        self._open: set[Connection] = set()
         self._broken: asyncio.Future[str]
         self._backoff_s = options.backoff_min_s
         self._warned: set[str] = set()
@@ -88,6 +90,11 @@ class Link:
                 self._stats.reconnects += 1
         finally:
             self.drop("the broker is closed")
+
+    async def ended(self) -> None:
+        """Return when the sockets of a finished ``run`` are closed."""
+        if self._open:
+            await asyncio.wait([side.ended for side in self._open])
 
     def drop(self, why: str) -> None:
         """End both connections now. Idempotent."""
@@ -118,7 +125,7 @@ class Link:
             raise Unavailable(f"Redis at {self._address} answers, but nothing published comes back")
 
     async def _connect(self, role: str) -> Connection:
-        return await connect(
+        side = await connect(
             self._address,
             password=self._password(),
             name=f"{self._name}:{role}",
@@ -126,6 +133,9 @@ class Link:
             on_lost=self._lost,
             timeout_s=self._options.connect_timeout_s,
         )
+        self._open.add(side)
+        side.ended.add_done_callback(lambda _ended: self._open.discard(side))
+        return side
 
     def _password(self) -> str | None:
         if self._options.password_file is None:
@@ -178,9 +188,8 @@ class Link:
     async def _probe(self) -> bool:
         """Whether a nonce came back in time. A write refused for other reasons than demotion (out of memory) is no
         reason to connect again: the message still comes back."""
-        loop = asyncio.get_running_loop()
         nonce = secrets.token_hex(8).encode()
-        sent_s = loop.time()
+        sent_s = time.monotonic()
         returned = self._subscriber.expect_probe(nonce)
         try:
             async with asyncio.timeout(self._options.heartbeat_s / 2):
@@ -192,8 +201,8 @@ class Link:
         except (TimeoutError, OutcomeUnknown, ConnectionLost):
             self._stats.probes_missed += 1
             return False
-        self._stats.probe_confirmed_at_s = loop.time()
-        self._stats.probe_rtt_s = loop.time() - sent_s
+        self._stats.probe_confirmed_at_s = time.monotonic()
+        self._stats.probe_rtt_s = self._stats.probe_confirmed_at_s - sent_s
         return True
 
     def _lost(self, side: Connection, why: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ MAX_NAMES = 10_000
 
 
 class _Message:
-    """One append or publish on its way. ``given_s`` is the loop time of the call."""
+    """One append or publish on its way. ``given_s``: when it was called (monotonic; uvloop's own clock ticks in ms)."""
 
     __slots__ = ("arguments", "future", "given_s", "keys", "size")
 
@@ -114,7 +115,7 @@ class Publisher:
             self._refuse(future, f"{len(self._line)} publishes wait for Redis already: slow down, retry later")
             return future
         self._stats.publishes += 1
-        self._line.append(_Message(future, keys, arguments, size, loop.time()))
+        self._line.append(_Message(future, keys, arguments, size, time.monotonic()))
         self._line_bytes += size
         if not self._flush_scheduled and not self._in_flight:
             self._flush_scheduled = True
@@ -191,7 +192,7 @@ class Publisher:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
-        now_s = asyncio.get_running_loop().time()
+        now_s = time.monotonic()
         observe = self._stats.observe_publish
         if not isinstance(reply, Exception) and len(reply) != len(batch):
             reply = ConnectionLost(f"{len(reply)} answers to {len(batch)} messages")
@@ -221,16 +222,15 @@ class Publisher:
     # The waiting line
 
     def _expire(self) -> None:
-        loop = asyncio.get_running_loop()
         self._expiry = None
-        latest_s = loop.time() - self._options.unavailable_after_s
+        latest_s = time.monotonic() - self._options.unavailable_after_s
         while self._line and self._line[0].given_s <= latest_s:
             message = self._line.popleft()
             self._line_bytes -= message.size
             why = self._reason if self._connection is None else "it does not answer"
             self._refuse(message.future, f"Redis is away ({why}): retry later")
         if self._line:
-            self._expiry = loop.call_at(self._line[0].given_s + self._options.unavailable_after_s, self._expire)
+            self._expiry = asyncio.get_running_loop().call_later(self._line[0].given_s - latest_s, self._expire)
 
     def _refuse(self, future: asyncio.Future[Any], why: str) -> None:
         self._fail(future, Unavailable(why))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from broker.base import Change, Delivery, Entry, Item
+
+T = TypeVar("T")
 
 
 class RecordingSink:
@@ -59,6 +62,13 @@ class RecordingSink:
             raise AssertionError(
                 f"not within {timeout_s} s; events {self.events[-10:]}, last deliveries {self.deliveries[-5:]}"
             ) from None
+
+    async def in_time(self, work: Awaitable[T], timeout_s: float = 5.0) -> T:
+        """The result of ``work``; AssertionError with what the broker told so far if it takes too long."""
+        try:
+            return await asyncio.wait_for(work, timeout_s)
+        except TimeoutError:
+            raise AssertionError(f"not within {timeout_s} s; events {self.events[-10:]}") from None
 
     async def wait_count(self, channel: str, count: int, timeout_s: float = 5.0) -> None:
         await self.wait_for(lambda: len(self.of(channel)) >= count, timeout_s)

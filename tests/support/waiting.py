@@ -6,13 +6,17 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 T = TypeVar("T")
 
 POLL_S = 0.005
 
 
+@overload
+async def eventually(predicate: Callable[[], Awaitable[T]], timeout_s: float = 5.0) -> T: ...
+@overload
+async def eventually(predicate: Callable[[], T], timeout_s: float = 5.0) -> T: ...
 async def eventually(predicate: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0) -> T:
     """Poll until ``predicate`` (sync or async) gives something true; return it. AssertionError after ``timeout_s``.
 
