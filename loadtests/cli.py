@@ -63,7 +63,7 @@ def _run(scenario: Callable[[Stage, Console], Result], node: str, presence: Pres
         with Stage(node=node, presence=presence) as stage:
             result = scenario(stage, console)
     except SetupError as error:
-        Console(stderr=True).print(f"not measured: {error}", markup=False, highlight=False)
+        Console(stderr=True).print(f"not measured: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     print_result(result, console)
     if json is not None:
@@ -80,8 +80,8 @@ def fanout(
     warmup: Annotated[float, typer.Option(min=0, help="Seconds of the same load before anything is counted.")] = 2,
     samples: Samples = 3,
     pace_us: Annotated[
-        int, typer.Option(min=1, help="The publisher sends what is due once per so many µs, as nodes do per loop tick.")
-    ] = 997,
+        int, typer.Option(min=0, help="Gather messages for so many µs before they leave together; 0: each by itself.")
+    ] = 0,
     through: Annotated[
         Through, typer.Option(help="How messages reach Redis: bare PUBLISH, or the node's append script with its log.")
     ] = "publish",
