@@ -11,6 +11,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -53,6 +54,17 @@ Networks = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_n
 Rules = Annotated[tuple[HistoryRule, ...], BeforeValidator(parse_rules)]
 
 
+NAME = r"^[A-Za-z0-9_.-]{1,64}$"
+KIB, MIB = 2**10, 2**20
+
+# A field's title is its group in --help.
+serving = partial(Field, title="Serving")
+brokers = partial(Field, title="Broker")
+access = partial(Field, title="Access")
+limits = partial(Field, title="Limits")
+logging = partial(Field, title="Logs")
+
+
 class Settings(BaseModel):
     """Frozen. Times are in seconds, sizes in bytes; text may carry units (``24h``, ``64KiB``).
 
@@ -60,98 +72,75 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", title="Serving", description="Address to listen on; 0.0.0.0 or :: is all of them.")
-    port: int = Field(8000, ge=0, le=65535, title="Serving", description="Port to listen on; 0 takes a free one.")
-    dev: bool = Field(
-        False, title="Serving", description="For trying out: users by ?user=alice, demo page, pages on localhost."
-    )
-    node: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        title="Serving",
-        description="This node's name in logs and lists; the host's name by default.",
-    )
-    trusted_proxies: Networks = Field(
-        (), title="Serving", description="Addresses or networks whose X-Forwarded-For and -Proto are believed."
-    )
-    drain_s: Seconds = Field(
-        20.0, ge=0, le=600, title="Serving", description="Connections are closed over this time (s) at a shutdown."
-    )
+    host: Annotated[str, serving(description="Address to listen on; 0.0.0.0 or :: is all of them.")] = "127.0.0.1"
+    port: Annotated[int, serving(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8000
+    dev: Annotated[bool, serving(description="To try it out: users by ?user=alice, demo page, local pages.")] = False
+    node: Annotated[str | None, serving(description="Name in logs and lists; else the host's.", pattern=NAME)] = None
+    trusted_proxies: Annotated[
+        Networks, serving(description="Addresses or networks whose X-Forwarded-For and -Proto are believed.")
+    ] = ()
+    drain_s: Annotated[
+        Seconds, serving(description="Connections are closed over this time (s) at a shutdown.", ge=0, le=600)
+    ] = 20.0
 
-    broker: str = Field(
-        "memory://", title="Broker", description="memory:// (this node alone), redis://, rediss:// or unix:// URL."
+    broker: Annotated[str, brokers(description="memory:// (this node alone), redis://, rediss:// or unix:// URL.")] = (
+        "memory://"
     )
-    broker_password_file: str | None = Field(
-        None, title="Broker", description="Holds the broker's password; read at every connect, so it can be rotated."
-    )
-    prefix: str = Field(
-        "roomcast",
-        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
-        title="Broker",
-        description="First part of all keys in Redis: keeps installations apart.",
-    )
-    heartbeat_s: Seconds = Field(2.0, ge=0.05, le=60, title="Broker", description="Between two probes of Redis (s).")
-    lease_s: Seconds = Field(
-        8.0, ge=0.2, le=600, title="Broker", description="A node not heard of for this long (s) is dead."
-    )
-    grace_s: Seconds = Field(
-        5.0, ge=0, le=600, title="Broker", description="A user away for less than this (s) was never away."
-    )
-    linger_s: Seconds = Field(
-        1.0,
-        ge=0,
-        le=60,
-        title="Broker",
-        description="A room stays subscribed this long (s) without members.",
-    )
+    broker_password_file: Annotated[
+        str | None, brokers(description="Holds the broker's password; read at every connect, so it can be rotated.")
+    ] = None
+    prefix: Annotated[
+        str, brokers(description="First part of all keys in Redis: keeps installations apart.", pattern=NAME)
+    ] = "roomcast"
+    heartbeat_s: Annotated[Seconds, brokers(description="Between two probes of Redis (s).", ge=0.05, le=60)] = 2.0
+    lease_s: Annotated[
+        Seconds, brokers(description="A node not heard of for this long (s) is dead.", ge=0.2, le=600)
+    ] = 8.0
+    grace_s: Annotated[Seconds, brokers(description="Who is away for less (s) was never away.", ge=0, le=600)] = 5.0
+    linger_s: Annotated[
+        Seconds, brokers(description="A room stays subscribed this long (s) without members.", ge=0, le=60)
+    ] = 1.0
 
-    origins: Words = Field(
-        (), title="Access", description="Browser pages allowed beside the node's own host, e.g. https://*.example.com."
-    )
-    secret: SecretStr | None = Field(
-        None,
-        min_length=32,
-        title="Access",
-        description="Key that signs tokens (JWT, HS256): openssl rand -hex 32. An option shows in `ps`.",
-    )
-    presence_broadcast: Literal["all", "rooms", "none"] = Field(
-        default_factory=lambda data: "all" if data.get("dev") else "rooms",
-        title="Access",
-        description="Who hears who is online: all, only a room's members, none. All in dev mode, else rooms.",
-    )
+    origins: Annotated[
+        Words, access(description="Browser pages allowed beside the node's own host, e.g. https://*.example.com.")
+    ] = ()
+    secret: Annotated[
+        SecretStr | None,
+        access(description="Key that signs tokens (JWT, HS256): openssl rand -hex 32. As option it shows in `ps`."),
+        MinLen(32),
+    ] = None
+    presence_broadcast: Annotated[
+        Literal["all", "rooms", "none"],
+        access(description="Who hears who is online: all, a room's members, none. In dev mode all, else rooms."),
+    ] = Field(default_factory=lambda data: "all" if data.get("dev") else "rooms")
 
-    ping_s: Seconds = Field(
-        10.0, ge=0.1, le=300, title="Limits", description="Between two pings (s); no answer to one until the next: cut."
+    ping_s: Annotated[
+        Seconds, limits(description="Between two pings (s); no answer to one until the next: cut.", ge=0.1, le=300)
+    ] = 10.0
+    max_message_bytes: Annotated[Bytes, limits(description="Size of a client message.", ge=1024, le=16 * MIB)] = (
+        64 * KIB
     )
-    max_message_bytes: Bytes = Field(
-        64 * 1024, ge=1024, le=16 * 2**20, title="Limits", description="Size of one client message."
+    max_rooms: Annotated[int, limits(description="Rooms one connection may be in.", ge=1, le=100_000)] = 100
+    outbound_bytes: Annotated[
+        Bytes,
+        limits(description="Unsent bytes of a connection; a slower reader is cut (4008).", ge=64 * KIB, le=1024 * MIB),
+    ] = 256 * KIB
+    requests_per_s: Annotated[float, limits(description="Requests per second and connection.", gt=0)] = 50.0
+    requests_burst: Annotated[int, limits(description="Requests a connection may send at once.", ge=1)] = 100
+    inbound_bytes_per_s: Annotated[Bytes, limits(description="Bytes received per second and connection.", ge=1024)] = (
+        128 * KIB
     )
-    max_rooms: int = Field(100, ge=1, le=100_000, title="Limits", description="Rooms one connection may be in.")
-    outbound_bytes: Bytes = Field(
-        256 * 1024,
-        ge=64 * 1024,
-        le=2**30,
-        title="Limits",
-        description="Unsent bytes a connection may owe; a slower reader is closed with 4008.",
-    )
-    requests_per_s: float = Field(50.0, gt=0, title="Limits", description="Requests per second and connection.")
-    requests_burst: int = Field(100, ge=1, title="Limits", description="Requests a connection may send at once.")
-    inbound_bytes_per_s: Bytes = Field(
-        128 * 1024, ge=1024, title="Limits", description="Bytes received per second and connection."
-    )
-    inbound_bytes_burst: Bytes = Field(
-        2**20, ge=1024, title="Limits", description="Bytes a connection may send at once."
-    )
-    history: Rules = Field(
-        (HistoryRule("*", History()),),
-        title="Limits",
-        description="Kept per room, first match decides: chat:*=1000/24h/8MiB, game:*=none.",
-    )
+    inbound_bytes_burst: Annotated[Bytes, limits(description="Bytes a connection may send at once.", ge=1024)] = MIB
+    history: Annotated[
+        Rules, limits(description="Kept per room, first match decides: chat:*=1000/24h/8MiB, game:*=none.")
+    ] = (HistoryRule("*", History()),)
 
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", title="Logs", description="From this on.")
-    log_format: Literal["auto", "human", "json"] = Field(
-        "auto", title="Logs", description="auto: human in a terminal, one JSON object per line otherwise."
-    )
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], logging(description="What is logged, from this on.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "human", "json"], logging(description="auto: human in a terminal, JSON lines otherwise.")
+    ] = "auto"
 
     def history_of(self, room: str) -> History:
         """How much of this room's log is kept."""
@@ -173,11 +162,10 @@ def load_settings(options: Mapping[str, object], environ: Mapping[str, str], con
     values: dict[str, object] = {}
     said: dict[str, str] = {}  # how the user wrote the name of each setting
     for name, value in (_read_file(Path(config)) if config else {}).items():
-        _take(values, said, name, value, f"{name} in {config}", Settings.model_fields)
-    spellings = {PREFIX + name.upper(): name for name in Settings.model_fields}
+        _take(values, said, "", name, value, f"{name} in {config}")
     for variable, text in environ.items():
         if variable.startswith(PREFIX) and variable != CONFIG:
-            _take(values, said, variable, text or None, variable, spellings)
+            _take(values, said, PREFIX, variable.removeprefix(PREFIX).lower(), text or None, variable)
     for name, value in options.items():
         if value is not None and value != "":
             values[name], said[name] = value, "--" + name.replace("_", "-")
@@ -202,17 +190,16 @@ def _read_file(path: Path) -> dict[str, object]:
     return {str(name): value for name, value in content.items()}
 
 
-def _take(
-    values: dict[str, object], said: dict[str, str], spelling: str, value: object, label: str, known: Mapping[str, Any]
-) -> None:
-    """Keep one value under its setting's name; refuse a name that is none."""
-    if spelling not in known:
-        near = difflib.get_close_matches(spelling, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "`roomcast serve --help` lists all settings."
-        if re.search(r"_SERVICE_(HOST|PORT)|_PORT_\d+_", spelling):
+def _take(values: dict[str, object], said: dict[str, str], prefix: str, name: str, value: object, label: str) -> None:
+    """Keep one value under its setting's name; refuse a name that is none. ``label`` is how the user wrote it."""
+    if name not in Settings.model_fields:
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.5)
+        hint = "`roomcast serve --help` lists all settings."
+        if near:
+            hint = f"did you mean {prefix + near[0].upper() if prefix else near[0]}?"
+        if re.search("service_(host|port)|port_[0-9]+_", name):
             hint = "it comes from Kubernetes; set enableServiceLinks: false in the pod."
         raise SettingsError(f"{label} is not a setting: {hint}")
-    name = spelling.removeprefix(PREFIX).lower()
     if value is not None:
         values[name], said[name] = value, label
 
