@@ -1,0 +1,95 @@
+"""One accepted WebSocket, as the hub sees it. Two lanes implement it: server/fastlane.py and server/plainlane.py.
+
+Everything here is synchronous: a hub that fans out never waits for anybody. A connection whose outbound buffer is over
+its byte limit *before* a write is closed with 4008 (a freeze of some seconds must not cut healthy readers, so what one
+tick brings is always taken), and a connection that owes more than ``CONGESTED_BYTES`` gets no further request read.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from server import closing, frames
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+CONGESTED_BYTES = 64 * 1024
+"""Above this many outbound bytes a connection's requests wait (asyncio's own high-water mark)."""
+
+BUSY, CONGESTED, INBOX = 1, 2, 4
+"""Why reading is held: a request waits for an authorizer or Redis; the peer reads too slowly; the handler does."""
+
+
+class Connection:
+    """What the hub knows and may do. Equality is identity; ``id`` is unique within the node's life."""
+
+    __slots__ = ("acks", "bad_requests", "headers", "held", "id", "listener", "packed", "path", "session", "user")
+
+    def __init__(self) -> None:
+        self.id = 0
+        self.user: str | None = None
+        """The user id as JSON text (``42`` and ``"42"`` are two users); None is anonymous."""
+        self.session = ""
+        """The client's identity across reconnects."""
+        self.path = ""
+        self.packed = False
+        """True: the same objects travel as msgpack in binary frames."""
+        self.held = 0
+        """Bits of BUSY, CONGESTED, INBOX. While any is set no request is read from the peer."""
+        self.listener: Listener | None = None
+        """The hub's ears, once it has attached."""
+        self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
+        """Acks not yet sent, oldest first; None when there are none."""
+        self.bad_requests: deque[float] | None = None
+        """When the latest bad requests came; None when there were none."""
+
+    # What the hub calls.
+
+    def send(self, batch: frames.Batch) -> None:
+        """What a tick brought for one room or path. Never raises, never waits; a slow consumer closes itself."""
+        raise NotImplementedError
+
+    def send_event(self, payload: bytes) -> None:
+        """One event (JSON text as bytes), encoded as the client wants it. Never raises, never waits."""
+        raise NotImplementedError
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the closing handshake; abort if the peer does not finish it in time. Closing twice is a no-op."""
+        raise NotImplementedError
+
+    def hold(self, why: int) -> None:
+        """Read no further request until :meth:`release` was called for every reason to hold."""
+        raise NotImplementedError
+
+    def release(self, why: int) -> None:
+        raise NotImplementedError
+
+    def outbound_bytes(self) -> int:
+        """Bytes accepted for sending and not yet taken by the kernel."""
+        raise NotImplementedError
+
+    @property
+    def closed(self) -> bool:
+        """True once a close was sent, received or became unnecessary. Nothing is delivered from then on."""
+        raise NotImplementedError
+
+
+class Listener:
+    """What a connection tells the hub. Both methods are synchronous and never raise."""
+
+    __slots__ = ()
+
+    def received(self, connection: Connection, data: bytes, text: bool) -> None:
+        """One whole message."""
+        raise NotImplementedError
+
+    def lost(self, connection: Connection, code: int) -> None:
+        """It is over. Called exactly once for an attached connection; ``code`` as in RFC 6455 §7.1.5."""
+        raise NotImplementedError
+
+
+def slow_close(connection: Connection) -> None:
+    connection.close(closing.SLOW, "too slow a reader: reconnect and resume")

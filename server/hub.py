@@ -1,0 +1,313 @@
+"""A node's table of connections and rooms, and the fan-out. Knows connections; knows no Redis.
+
+The way of a message: a connection tells ``received`` → server/requests.py asks the broker to append or publish → every
+node that has a member hears it in ``deliver`` → each connection gets what the tick brought in one write. ``deliver``
+contains no ``await``: it needs no lock, and one slow connection cannot delay another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+import orjson
+
+from broker.base import Broker, Delivery, Item, Position, Signal, Unavailable
+from server import closing, events
+from server.connection import BUSY, Connection, Listener
+from server.frames import Batch, Prepared
+from server.interest import Interest
+from server.metrics import Metrics
+from server.outbox import Outbox
+from server.payload import (
+    AnySignal,
+    BroadcastSignal,
+    DirectSignal,
+    DisconnectSignal,
+    Origin,
+    decode_signal,
+    encode_message,
+    encode_signal,
+)
+from server.registry import Registry
+from server.requests import Requests
+from server.rooms import Rooms
+from server.settings import Settings
+from server.tasks import Tasks
+from server.version import VERSION
+
+logger = logging.getLogger("server.hub")
+
+ANNOUNCE_S = 5.0
+
+
+class Hub(Listener):
+    def __init__(self, settings: Settings, broker: Broker, metrics: Metrics) -> None:
+        self.settings = settings
+        self.broker = broker
+        self.metrics = metrics
+        self.counts = metrics.counts
+        self.tasks = Tasks(self._crashed)
+        self.failure: str | None = None
+        """Why this node cannot go on (a background task crashed); None while all is well."""
+        self.degraded_since: float | None = None
+        self.paths: Registry[str, Connection] = Registry()
+        self.users: Registry[str, Connection] = Registry()
+        self.sessions: Registry[str, Connection] = Registry()
+        self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
+        self.rooms = Rooms(broker, self.interest, self.tasks, settings, metrics, self.sessions, self.send)
+        self.requests = Requests(self)
+        self._next_id = 0
+
+    # Connections come and go.
+
+    def attach(self, connection: Connection, path: str, user: str | None, session: str | None) -> None:
+        """Make a connection part of the node: from here on it is told what concerns its path, user and rooms.
+
+        On ``/ws`` it gets ``welcome`` first. Its requests wait until its own channels are subscribed (at most a
+        second), so that what is sent to its user right after the welcome arrives.
+        """
+        self._next_id += 1
+        connection.id = self._next_id
+        connection.path = path
+        connection.user = user
+        connection.session = session or secrets.token_urlsafe(16)
+        connection.listener = self
+        self.counts.connections += 1
+        self.counts.connections_total += 1
+        self.paths.add(path, connection)
+        self.sessions.add(connection.session, connection)
+        channels = [f"path:{path}"]
+        if user is not None:
+            self.users.add(user, connection)
+            channels.append(f"user:{user}")
+        waiting = {w for w in map(self.interest.acquire, channels) if w is not None}
+        if waiting and self.broker.ready:
+            connection.hold(BUSY)
+
+            def confirmed(future: asyncio.Future[None]) -> None:
+                waiting.discard(future)
+                if not waiting:
+                    self._welcome(connection)
+                    connection.release(BUSY)
+
+            for future in tuple(waiting):
+                future.add_done_callback(confirmed)
+        else:
+            self._welcome(connection)
+
+    def _welcome(self, connection: Connection) -> None:
+        if connection.path == "/ws":
+            settings = self.settings
+            connection.send_event(
+                events.welcome(
+                    session=connection.session,
+                    node=self.broker.node_id,
+                    user=connection.user,
+                    ping_s=settings.ping_s,
+                    max_message=settings.max_message_bytes,
+                )
+            )
+        if self.degraded_since is not None:
+            connection.send_event(events.degraded(self.degraded_since))
+
+    def lost(self, connection: Connection, code: int) -> None:
+        self.counts.connections -= 1
+        self.counts.closed(code)
+        self.rooms.drop(connection)
+        self.paths.discard(connection)
+        self.sessions.discard(connection)
+        self.interest.release(f"path:{connection.path}")
+        if connection.user is not None:
+            self.users.discard(connection)
+            self.interest.release(f"user:{connection.user}")
+        connection.acks = None
+
+    def received(self, connection: Connection, data: bytes, text: bool) -> None:
+        self.counts.messages_in += 1
+        self.counts.bytes_in += len(data)
+        self.requests.received(connection, data, text)
+
+    # Fan-out.
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        started = time.perf_counter()
+        channels: dict[str, list[Item]] = {}
+        for channel, item in deliveries:
+            items = channels.get(channel)
+            if items is None:
+                channels[channel] = [item]
+            else:
+                items.append(item)
+        if len(channels) == 1:
+            for channel, items in channels.items():
+                self._deliver_channel(channel, items, None)
+        else:
+            # Several rooms may have the same members: gather first, so that each connection is written to once.
+            gathered: dict[Connection, list[Batch]] = {}
+            for channel, items in channels.items():
+                self._deliver_channel(channel, items, gathered)
+            for connection, batches in gathered.items():
+                connection.send(batches[0] if len(batches) == 1 else Batch.joined(batches))
+        self.metrics.fanout_seconds.observe(time.perf_counter() - started)
+
+    def _deliver_channel(self, channel: str, items: list[Item], gathered: dict[Connection, list[Batch]] | None) -> None:
+        kind, _, name = channel.partition(":")
+        if kind == "room":
+            members = self.rooms.members(name)
+            outbox = self.rooms.outbox(name, items)
+        else:
+            outbox = Outbox()
+            members = self.paths.members(name) if kind == "path" else self.users.members(name)
+            for item in items:
+                if isinstance(item, Signal):
+                    self._signal(channel, item, outbox)
+        self.send(outbox, members, gathered)
+
+    def send(
+        self, outbox: Outbox, members: Collection[Connection], gathered: dict[Connection, list[Batch]] | None = None
+    ) -> None:
+        """Give what is in the outbox to the members, now or (``gathered``) together with what else the tick brings."""
+        if not outbox or not members:
+            return
+        batch = outbox.shared()
+        own = outbox.own()
+        self.counts.deliveries += len(outbox) * len(members)
+        if gathered is not None:
+            for connection in members:
+                gathered.setdefault(connection, []).append(batch if connection not in own else Batch(own[connection]))
+        elif own:
+            for connection in members:
+                if connection not in own:
+                    connection.send(batch)
+                elif own[connection]:
+                    connection.send(Batch(own[connection]))
+        else:
+            for connection in members:
+                connection.send(batch)
+
+    def _signal(self, channel: str, item: Signal, outbox: Outbox) -> None:
+        try:
+            signal = decode_signal(item.payload)
+        except ValueError:
+            self.counts.foreign += 1
+            return
+        if isinstance(signal, BroadcastSignal):
+            path = channel.removeprefix("path:")
+            but = self.by_origin(signal.origin, self.paths.members(path))
+            outbox.add(Prepared(events.path_broadcast(path, signal.user, signal.data)), but)
+        elif isinstance(signal, DirectSignal):
+            outbox.add(Prepared(events.direct(signal.data)))
+        elif isinstance(signal, DisconnectSignal):
+            for connection in tuple(self.users.members(channel.removeprefix("user:"))):
+                if signal.session is None or signal.session == connection.session:
+                    connection.close(signal.code, signal.reason)
+
+    def by_origin(self, origin: Origin | None, members: Iterable[Connection]) -> list[Connection]:
+        """The connection that caused a signal, if it is one of these."""
+        if origin is None or origin.node != self.broker.node_id:
+            return []
+        return [connection for connection in members if connection.id == origin.connection]
+
+    # From Python, cluster-wide.
+
+    async def publish(self, room: str, data: object) -> Position:
+        """Append a message of the application (``user_id`` null) to the room's log."""
+        tail = events.message_tail("null", time.time(), orjson.dumps(data))
+        return await self.broker.append(room, encode_message(tail), history=self.rooms.history(room))
+
+    async def broadcast_json(self, path: str, data: object, exclude: Connection | None = None) -> None:
+        """To every connection on the path, on all nodes. At most once, never logged."""
+        await self._signal_out(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), self.origin(exclude)))
+
+    async def send_to_user(self, user: str, data: object) -> None:
+        """To every connection of the user (JSON text: ``42`` or ``"42"``). At most once, never logged."""
+        await self._signal_out(f"user:{user}", DirectSignal(orjson.dumps(data)))
+
+    async def disconnect(self, user: str, *, session: str | None = None) -> None:
+        """Close the user's connections on all nodes with 4004."""
+        signal = DisconnectSignal(closing.DISCONNECTED, "disconnected by an operator", session)
+        await self._signal_out(f"user:{user}", signal)
+
+    def origin(self, connection: Connection | None) -> Origin | None:
+        return None if connection is None else Origin(self.broker.node_id, connection.id)
+
+    async def _signal_out(self, channel: str, signal: AnySignal) -> None:
+        await self.broker.publish(channel, encode_signal(signal))
+
+    # The broker's health (broker.base.Sink).
+
+    def interrupted(self, reason: str) -> None:
+        logger.warning("degraded: %s", reason)
+        self.degraded_since = time.time()
+        self._tell_everybody(events.degraded(self.degraded_since))
+
+    def resubscribed(self, channels: Sequence[str]) -> None:
+        self.rooms.verify([c.removeprefix("room:") for c in channels if c.startswith("room:")])
+
+    def restored(self) -> None:
+        logger.info("restored")
+        self.degraded_since = None
+        self.interest.retry()
+        self.rooms.retry()
+        self._tell_everybody(events.restored())
+
+    def _tell_everybody(self, payload: bytes) -> None:
+        batch = Batch([Prepared(payload)])
+        for path in self.paths:
+            for connection in tuple(self.paths.members(path)):
+                connection.send(batch)
+
+    # Life.
+
+    @property
+    def ready(self) -> bool:
+        return self.broker.ready and self.failure is None
+
+    @property
+    def reason(self) -> str:
+        """Why the node is not ready; empty when it is."""
+        return self.failure or self.broker.reason
+
+    async def start(self) -> None:
+        await self.broker.start(self)
+        self.tasks.spawn(self._first_contact(), "first contact")
+        self.tasks.spawn(self.metrics.sample_loop_lag(), "loop lag", forever=True)
+        self.tasks.spawn(self._announce(), "announce", forever=True)
+
+    async def close(self) -> None:
+        await self.tasks.close()
+        await self.broker.close()
+
+    def _crashed(self, name: str, error: BaseException | None) -> None:
+        self.failure = f"the background task {name!r} crashed: {error!r}. Restart this node and report it."
+
+    def _channel_dropped(self, channel: str) -> None:
+        if channel.startswith("room:"):
+            self.rooms.forget(channel.removeprefix("room:"))
+
+    async def _first_contact(self) -> None:
+        """What was wanted before the broker could be reached is subscribed now."""
+        await self.broker.wait_ready()
+        self.interest.retry()
+        self.rooms.retry()
+
+    async def _announce(self) -> None:
+        """Keep this node's description in the broker, for `nodes` and for rebalancing."""
+        started = time.time()
+        while True:
+            await self.broker.wait_ready()
+            description: dict[str, object] = {
+                "node": self.broker.node_id,
+                "version": VERSION,
+                "started": started,
+                "connections": self.counts.connections,
+                "rooms": self.counts.rooms,
+            }
+            with contextlib.suppress(Unavailable):
+                await self.broker.announce(description, ttl_s=3 * ANNOUNCE_S)
+            await asyncio.sleep(ANNOUNCE_S)

@@ -1,0 +1,110 @@
+"""What nodes say to each other inside the broker's payloads. Pure.
+
+A message (an entry of a room's log) is ``n`` (one byte), the ``n`` bytes of the session that must not get it back
+(``echo: false``), then the tail of the client frame, encoded once by the publishing node::
+
+    00 "user_id":42,"ts":1732147200.123,"data":{"text":"hi"}}
+
+so that a receiving node only puts the room, the offset and the tag in front (server/events.py, ``message_frame``).
+Everything else is a signal: one small msgpack array whose first item says what it is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgpack
+
+
+def encode_message(tail: bytes, excluded_session: str = "") -> bytes:
+    """``excluded_session`` is at most 255 bytes (sessions are 22 characters)."""
+    if not excluded_session:
+        return b"\x00" + tail
+    session = excluded_session.encode()
+    return bytes((len(session),)) + session + tail
+
+
+def decode_message(payload: bytes) -> tuple[bytes, bytes]:
+    """``(excluded session or b"", tail)``. Raises ValueError for bytes that are not a message."""
+    if not payload or len(payload) <= payload[0] + 1:
+        raise ValueError("not a message payload")
+    n = payload[0] + 1
+    return payload[1:n], payload[n:]
+
+
+class Origin(NamedTuple):
+    """The connection that caused a signal, so that it alone is left out."""
+
+    node: str
+    connection: int
+
+
+class TypingSignal(NamedTuple):
+    user: str
+    typing: bool
+    origin: Origin
+
+
+class ReceiptSignal(NamedTuple):
+    user: str
+    message_id: int | str
+    status: str
+    origin: Origin
+
+
+class BroadcastSignal(NamedTuple):
+    """To all connections of a path. ``text`` is what raw handler paths get, ``data`` is JSON text for ``/ws``."""
+
+    user: str | None
+    data: bytes
+    origin: Origin | None
+
+
+class DirectSignal(NamedTuple):
+    """To all connections of one user. ``data`` is JSON text."""
+
+    data: bytes
+
+
+class DisconnectSignal(NamedTuple):
+    """Close connections: of a user (on its channel). ``session`` narrows it to one session."""
+
+    code: int
+    reason: str
+    session: str | None
+
+
+AnySignal = TypingSignal | ReceiptSignal | BroadcastSignal | DirectSignal | DisconnectSignal
+
+_TYPES: tuple[type[AnySignal], ...] = (TypingSignal, ReceiptSignal, BroadcastSignal, DirectSignal, DisconnectSignal)
+_CODES = {cls: code for code, cls in enumerate(_TYPES)}
+_FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
+    TypingSignal: ((str,), (bool,), (tuple,)),
+    ReceiptSignal: ((str,), (int, str), (str,), (tuple,)),
+    BroadcastSignal: ((str, type(None)), (bytes,), (tuple, type(None))),
+    DirectSignal: ((bytes,),),
+    DisconnectSignal: ((int,), (str,), (str, type(None))),
+}
+
+
+def encode_signal(signal: AnySignal) -> bytes:
+    return bytes(msgpack.packb((_CODES[type(signal)], *signal)))
+
+
+def decode_signal(payload: bytes) -> AnySignal:
+    """Raises ValueError for anything :func:`encode_signal` did not write."""
+    try:
+        code, *fields = msgpack.unpackb(payload, use_list=False, max_map_len=0, max_ext_len=0)
+        cls = _TYPES[code]
+        kinds = _FIELD_TYPES[cls]
+        if len(fields) != len(kinds) or not all(isinstance(f, k) for f, k in zip(fields, kinds, strict=True)):
+            raise ValueError("wrong fields")
+        if "origin" in cls._fields and fields[-1] is not None:
+            node, connection = fields[-1]
+            if not (isinstance(node, str) and isinstance(connection, int)):
+                raise ValueError("wrong origin")
+            fields[-1] = Origin(node, connection)
+        signal: AnySignal = cls(*fields)
+        return signal
+    except Exception as error:  # msgpack raises a dozen unrelated types on hostile bytes
+        raise ValueError("not a signal") from error

@@ -1,0 +1,138 @@
+"""The plain lane: a connection under any ASGI server, through ``receive`` and ``send``.
+
+One coroutine reads, one task writes. What waits for the writer is bounded by the same byte limit as on the fast lane,
+and a peer that takes nothing for ``CLOSE_TIMEOUT_S`` is let go by ending the ASGI callable, after which the server
+closes the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from server.connection import CONGESTED, CONGESTED_BYTES, Connection, slow_close
+from server.frames import Batch, Prepared
+
+CLOSE_TIMEOUT_S = 10.0
+
+_Event = dict[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+
+class PlainConnection(Connection):
+    __slots__ = ("_closing", "_queue", "_queued_bytes", "_readable", "_wake", "outbound_limit")
+
+    def __init__(self, outbound_limit: int) -> None:
+        super().__init__()
+        self.outbound_limit = outbound_limit
+        self._queue: deque[tuple[_Event, int]] = deque()
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._readable = asyncio.Event()
+        self._readable.set()
+        self._closing = 0
+
+    def send(self, batch: Batch) -> None:
+        if self._closing:
+            return
+        if self._queued_bytes > self.outbound_limit:
+            slow_close(self)
+            return
+        for part in batch.parts:
+            self._put(part)
+
+    def send_event(self, payload: bytes) -> None:
+        if not self._closing:
+            self._put(Prepared(payload))
+
+    def _put(self, part: Prepared) -> None:
+        event: _Event = {"type": "websocket.send"}
+        if self.packed:
+            event["bytes"] = part.packed
+            size = len(part.packed)
+        else:
+            event["text"] = part.payload.decode()
+            size = len(part.payload)
+        self._queue.append((event, size))
+        self._queued_bytes += size
+        self._wake.set()
+        if self._queued_bytes > CONGESTED_BYTES:
+            self.hold(CONGESTED)
+
+    def close(self, code: int, reason: str = "") -> None:
+        if not self._closing:
+            self._closing = code
+            self._queue.append(({"type": "websocket.close", "code": code, "reason": reason}, 0))
+            self._wake.set()
+            self._readable.set()
+
+    def hold(self, why: int) -> None:
+        self.held |= why
+        if not self._closing:
+            self._readable.clear()
+
+    def release(self, why: int) -> None:
+        self.held &= ~why
+        if not self.held:
+            self._readable.set()
+
+    def outbound_bytes(self) -> int:
+        return self._queued_bytes
+
+    @property
+    def closed(self) -> bool:
+        return self._closing != 0
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Serve until it is over. Call after the accept, with ``listener`` set; tells it ``lost`` at the end."""
+        writer = asyncio.create_task(self._write(send))
+        reader = asyncio.create_task(self._read(receive))
+        try:
+            await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            if self._closing and not writer.done() and not reader.done():
+                await asyncio.wait((writer,), timeout=CLOSE_TIMEOUT_S)
+        finally:
+            self._closing = self._closing or 1006
+            for task in (writer, reader):
+                task.cancel()
+            ends = await asyncio.gather(writer, reader, return_exceptions=True)
+            if self.listener is not None:
+                self.listener.lost(self, self._closing)
+        for end in ends:
+            # A send that fails says that the peer is gone; servers use OSError, Starlette's wrappers RuntimeError.
+            if isinstance(end, Exception) and not isinstance(end, (OSError, RuntimeError)):
+                raise end
+
+    async def _read(self, receive: Receive) -> None:
+        listener = self.listener
+        assert listener is not None, "attach first"
+        while True:
+            await self._readable.wait()
+            event = await receive()
+            if event["type"] == "websocket.disconnect":
+                self._closing = self._closing or event.get("code") or 1005
+                return
+            if self._closing:
+                continue
+            text = event.get("text")
+            if text is not None:
+                listener.received(self, text.encode(), True)
+            elif event.get("bytes") is not None:
+                listener.received(self, event["bytes"], False)
+
+    async def _write(self, send: Send) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                event, size = self._queue.popleft()
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await send(event)
+                self._queued_bytes -= size
+                if self._queued_bytes <= CONGESTED_BYTES:
+                    self.release(CONGESTED)
+                if event["type"] == "websocket.close":
+                    return

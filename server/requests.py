@@ -1,0 +1,228 @@
+"""What clients may ask, one method per op (docs/protocol.md, "Client → server").
+
+Requests of one connection are handled in order. An op that needs nobody else is done at once; one that must wait for an
+authorizer or the broker returns a coroutine, and the connection reads no further request until it has ended. Only
+``message`` does not wait for its ack: acks follow in order among themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from broker.base import BrokerError, Dedup, OutcomeUnknown, Position
+from server import closing, events, protocol
+from server.connection import BUSY, Connection
+from server.payload import BroadcastSignal, ReceiptSignal, TypingSignal, encode_message, encode_signal
+from server.refusal import Refusal
+
+if TYPE_CHECKING:
+    from server.hub import Hub
+
+logger = logging.getLogger("server.requests")
+
+REFUSED_JOIN = "Unauthorized or invalid room join request"
+BAD_REQUESTS, BAD_REQUESTS_WITHIN_S = 10, 10.0
+
+Waiting = Coroutine[Any, Any, None] | None
+
+
+class Requests:
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        settings = hub.settings
+        self._limits = protocol.Limits(max_message_bytes=settings.max_message_bytes)
+        self._ops: dict[type, Callable[[Connection, Any], Waiting]] = {
+            protocol.Join: self._join,
+            protocol.Leave: self._leave,
+            protocol.Message: self._message,
+            protocol.Broadcast: self._broadcast,
+            protocol.Typing: self._typing,
+            protocol.Receipt: self._receipt,
+            protocol.GetPresence: self._get_presence,
+            protocol.HistoryRequest: self._history,
+            protocol.Auth: self._auth,
+            protocol.Ping: self._ping,
+        }
+
+    def received(self, connection: Connection, data: bytes, text: bool) -> None:
+        if text == connection.packed:
+            spoken = "msgpack in binary frames" if connection.packed else "JSON in text frames"
+            connection.close(closing.WRONG_KIND, f"this connection speaks {spoken}")
+            return
+        try:
+            request = protocol.parse(data, self._limits) if text else protocol.parse_packed(data, self._limits)
+        except protocol.NotUtf8:
+            connection.close(closing.INVALID_DATA, "a text frame must be UTF-8")
+            return
+        except protocol.BadRequest as error:
+            self._bad(connection, error)
+            return
+        try:
+            waiting = self._ops[type(request)](connection, request)
+        except Refusal as error:
+            self.refuse(connection, request, error.code, error.message)
+        except Exception:
+            logger.exception("op %r failed", request.op)
+            self.refuse(connection, request, "internal", "the server failed on this request")
+        else:
+            if waiting is not None:
+                connection.hold(BUSY)
+                self._hub.tasks.spawn(self._finish(connection, request, waiting), f"op {request.op}")
+
+    async def _finish(
+        self, connection: Connection, request: protocol.Request, waiting: Coroutine[Any, Any, None]
+    ) -> None:
+        try:
+            await waiting
+        except Refusal as error:
+            self.refuse(connection, request, error.code, error.message)
+        except BrokerError as error:
+            self.refuse(connection, request, _code(error), str(error))
+        except Exception:
+            logger.exception("op %r failed", request.op)
+            self.refuse(connection, request, "internal", "the server failed on this request")
+        finally:
+            connection.release(BUSY)
+
+    # Answers.
+
+    def refuse(self, connection: Connection, request: protocol.Request, code: str, message: str) -> None:
+        room = getattr(request, "room", None)
+        self._answer_error(connection, request.id, isinstance(request, protocol.Join), room, code, message)
+
+    def _answer_error(
+        self, connection: Connection, id: int | str | None, join: bool, room: str | None, code: str, message: str
+    ) -> None:
+        self._hub.counts.errors += 1
+        if join or id is None:
+            connection.send_event(events.error(room, code, message))
+        if id is not None:
+            connection.send_event(events.reply_error(id, code, message))
+
+    def _bad(self, connection: Connection, error: protocol.BadRequest) -> None:
+        self._answer_error(connection, error.id, error.op == "join", error.room, error.code, error.message)
+        now = time.monotonic()
+        recent = connection.bad_requests
+        if recent is None:
+            recent = connection.bad_requests = deque(maxlen=BAD_REQUESTS)
+        recent.append(now)
+        if len(recent) == BAD_REQUESTS and now - recent[0] <= BAD_REQUESTS_WITHIN_S:
+            connection.close(closing.BAD_REQUESTS, f"{BAD_REQUESTS} bad requests: fix the program")
+
+    def _ok(self, connection: Connection, request: protocol.Request, fields: dict[str, object] | None = None) -> None:
+        if request.id is not None:
+            connection.send_event(events.reply_ok(request.id, fields or {}))
+
+    def _member(self, connection: Connection, room: str) -> None:
+        if not self._hub.rooms.has(room, connection):
+            raise Refusal("not_joined", f"join {room!r} first")
+
+    def _known(self, connection: Connection) -> str:
+        if connection.user is None:
+            raise Refusal("forbidden", "anonymous connections may not do this: connect with a user")
+        return connection.user
+
+    # Ops.
+
+    def _join(self, connection: Connection, request: protocol.Join) -> Waiting:
+        return self._hub.rooms.join(connection, request)
+
+    def _leave(self, connection: Connection, request: protocol.Leave) -> Waiting:
+        self._hub.rooms.leave(connection, request.room)
+        self._ok(connection, request, {"room": request.room})
+        return None
+
+    def _message(self, connection: Connection, request: protocol.Message) -> Waiting:
+        self._member(connection, request.room)
+        tail = events.message_tail(connection.user or "null", time.time(), request.data)
+        future = self._hub.broker.append(
+            request.room,
+            encode_message(tail, "" if request.echo else connection.session),
+            history=self._hub.rooms.history(request.room),
+            dedup=Dedup(connection.session, request.key) if request.key is not None else None,
+        )
+        if connection.acks is None:
+            connection.acks = deque()
+        connection.acks.append((future, partial(self._ack, connection, request, future)))
+        future.add_done_callback(partial(_flush_acks, connection))
+        return None
+
+    def _ack(self, connection: Connection, request: protocol.Message, future: asyncio.Future[Position]) -> None:
+        error = future.exception()
+        if error is None:
+            top = future.result()
+            self._ok(
+                connection,
+                request,
+                {"room": request.room, "epoch": top.epoch.decode(), "offset": top.offset, "tag": top.tag.decode()},
+            )
+        elif isinstance(error, BrokerError):
+            self.refuse(connection, request, _code(error), str(error))
+        else:
+            logger.error("append failed", exc_info=error)
+            self.refuse(connection, request, "internal", "the server failed on this request")
+
+    def _broadcast(self, connection: Connection, request: protocol.Broadcast) -> Waiting:
+        if not self._hub.settings.dev:
+            raise Refusal("forbidden", "this application does not allow clients to broadcast")
+        signal = BroadcastSignal(connection.user, request.data, None)
+        self._signal(f"path:{connection.path}", signal)
+        self._ok(connection, request)
+        return None
+
+    def _typing(self, connection: Connection, request: protocol.Typing) -> Waiting:
+        self._member(connection, request.room)
+        signal = TypingSignal(self._known(connection), request.typing, self._origin(connection))
+        self._signal(f"room:{request.room}", signal)
+        self._ok(connection, request)
+        return None
+
+    def _receipt(self, connection: Connection, request: protocol.Receipt) -> Waiting:
+        self._member(connection, request.room)
+        user = self._known(connection)
+        signal = ReceiptSignal(user, request.message_id, request.status, self._origin(connection))
+        self._signal(f"room:{request.room}", signal)
+        self._ok(connection, request)
+        return None
+
+    def _get_presence(self, connection: Connection, request: protocol.GetPresence) -> Waiting:
+        raise Refusal("forbidden", "presence is not offered here")
+
+    def _history(self, connection: Connection, request: protocol.HistoryRequest) -> Waiting:
+        self._member(connection, request.room)
+        return self._hub.rooms.page(connection, request)
+
+    def _auth(self, connection: Connection, request: protocol.Auth) -> Waiting:
+        raise Refusal("forbidden", "tokens cannot be replaced here")
+
+    def _ping(self, connection: Connection, request: protocol.Ping) -> Waiting:
+        connection.send_event(events.pong(request.id))
+        return None
+
+    def _origin(self, connection: Connection) -> Any:
+        return self._hub.origin(connection)
+
+    def _signal(self, channel: str, signal: Any) -> None:
+        if not self._hub.broker.ready:
+            raise Refusal("unavailable", "the node cannot reach its broker: try again after `restored`")
+        self._hub.broker.publish(channel, encode_signal(signal))
+
+
+def _code(error: BrokerError) -> str:
+    return "timeout" if isinstance(error, OutcomeUnknown) else "unavailable"
+
+
+def _flush_acks(connection: Connection, _: object) -> None:
+    """Send the acks that are due. They stay in order even when a later append failed before an earlier one was done."""
+    acks = connection.acks
+    while acks and acks[0][0].done():
+        _, ack = acks.popleft()
+        ack()
+    if acks is not None and not acks:
+        connection.acks = None
