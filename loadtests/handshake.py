@@ -80,4 +80,11 @@ def run(scenario: Handshake, stage: Stage, console: Console) -> Result:
         "samples": scenario.samples,
         **stage.parameters,
     }
-    return Result("handshake", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, stage))
+    return Result(
+        "handshake",
+        parameters,
+        COLUMNS,
+        scenario.goals(),
+        samples,
+        trust_notes(samples, pinned=stage.load_core is not None),
+    )

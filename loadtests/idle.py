@@ -66,4 +66,6 @@ def run(scenario: Idle, stage: Stage, console: Console) -> Result:
 
     samples = alternate(scenario.samples, measure, stage, console)
     parameters = {"connections": scenario.connections, "hold s": scenario.hold_s, **stage.parameters}
-    return Result("idle", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, stage))
+    return Result(
+        "idle", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, pinned=stage.load_core is not None)
+    )

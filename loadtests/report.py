@@ -43,13 +43,14 @@ def print_result(result: Result, console: Console) -> None:
     """The medians side by side, the goals, then whatever takes trust away from them."""
     parameters = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
     servers = list(dict.fromkeys(s.server for s in result.samples))
-    table = Table(title=f"{result.scenario}: {parameters}", title_justify="left")
+    console.print(f"[bold]{result.scenario}[/]: {parameters}")
+    table = Table()
     table.add_column("median")
     for server in servers:
         table.add_column(server, justify="right")
     table.add_column("node ÷ baseline", justify="right")
     for column in result.columns:
-        ratio = result.ratio(column.figure)
+        ratio = None if column.percent else result.ratio(column.figure)
         cells = [_cell(result.median(server, column.figure), column) for server in servers]
         table.add_row(column.title, *cells, "–" if ratio is None else f"{ratio:.2f}")
     console.print(table)

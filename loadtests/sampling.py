@@ -65,16 +65,15 @@ class Window:
         return figures
 
 
-def trust_notes(result_samples: list[Sample], stage: Stage) -> list[str]:
+def trust_notes(samples: list[Sample], *, pinned: bool) -> list[str]:
     """What speaks against the figures: a load side at its limit, a neighbour on the server's core, no pinning."""
+    if not pinned:
+        return ["only one core: the server, Redis and the load shared it, ratios mean little"]
     notes = []
-    if stage.load_core is None:
-        notes.append("only one core: server, Redis and load shared it, ratios mean little")
-    limited = [s for s in result_samples if s.figures.get("load_core_busy", 0) > 0.95]
     for kind in KINDS:
-        if any(s.server == kind for s in limited):
+        if any(s.server == kind and s.figures["load_core_busy"] > 0.95 for s in samples):
             notes.append(f"the load core was over 95 % busy while the {kind} ran: its figures may be the load's limit")
-    strangers = max((s.figures.get("server_core_busy", 0) - s.figures["cpu_share"] for s in result_samples), default=0)
+    strangers = max(s.figures["server_core_busy"] - s.figures["cpu_share"] for s in samples)
     if strangers > 0.1:
         notes.append(
             f"up to {strangers:.0%} of the server's core went to something else: a noisy machine, measure again"

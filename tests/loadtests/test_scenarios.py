@@ -51,6 +51,16 @@ def test_a_fanout_that_loses_nothing_exits_0_and_writes_its_figures(through: str
     assert found["ratios"]["delivered_share"] == 1
 
 
+def test_a_real_node_sends_every_member_the_same_bytes_as_the_baseline(tmp_path: Path) -> None:
+    report = tmp_path / "fanout.json"
+    command = [sys.executable, "-m", "loadtests", *SMALL, "--json", str(report)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    node, baseline = json.loads(report.read_text())["samples"]
+    assert node["deliveries"] == baseline["deliveries"] == 250
+    assert node["bytes"] == baseline["bytes"]
+
+
 @pytest.mark.parametrize(("fault", "told"), [("lose", "5 lost"), ("double", "5 duplicated")])
 def test_a_single_message_lost_or_doubled_exits_1(fault: str, told: str) -> None:
     done = loadtests(*SMALL, fault=fault)
