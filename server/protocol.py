@@ -325,8 +325,6 @@ def _data_of(fields: dict[str, Any], limits: Limits, source: bytes | None) -> by
 
 def _join(fields: dict[str, Any], id: RequestId, limits: Limits, source: bytes | None) -> Join:
     room = _room_of(fields)
-    if len(fields) <= 3 and "resume" not in fields and "presence" not in fields and "history" not in fields:
-        return Join(id, room)
     resume = _resume_of(fields)
     presence = _bool_of(fields, "presence", False)
     history = fields.get("history")
