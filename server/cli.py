@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Annotated, NoReturn
 
 import typer
@@ -39,6 +40,8 @@ def main() -> NoReturn:
         # Typer's own errors (unknown option, missing argument) share no public class but this method.
         if not hasattr(error, "format_message"):
             raise
+        if not error.format_message():
+            sys.exit(2)  # no command at all: the help has been shown
         _fail(f"{error.format_message()} (`roomcast --help` lists what there is)")
     sys.exit(code or 0)
 
@@ -94,6 +97,12 @@ def _greet(settings: Settings) -> None:
         console.print(f"  {name:8} [cyan]{url}[/cyan]")
 
 
+def _for_console(options: Mapping[str, object], config: str | None) -> Settings:
+    """Settings of a command that looks through the broker; what goes wrong there is told by its error, not by a log."""
+    logs.configure("human", "error")
+    return load_settings(options, os.environ, config)
+
+
 @app.command()
 @with_settings("broker", "broker_password_file", "prefix", "history")
 def publish(
@@ -109,7 +118,7 @@ def publish(
     """
     from server.console import publish as append
 
-    settings = load_settings(options, os.environ, config)
+    settings = _for_console(options, config)
     position = asyncio.run(append(settings, room, data))
     fields = {"room": room, "epoch": position.epoch.decode(), "offset": position.offset, "tag": position.tag.decode()}
     print(json.dumps(fields) if as_json else f"{room} {position.offset} (epoch {fields['epoch']})")
@@ -133,7 +142,7 @@ def tail(
     """
     from server.console import tail as follow
 
-    settings = load_settings(options, os.environ, config)
+    settings = _for_console(options, config)
     console = Console(highlight=False, soft_wrap=True)
 
     def show(message: dict[str, object]) -> None:

@@ -49,8 +49,8 @@ def check_broker_login(url: str, password_file: str | None) -> None:
             client.ping()
         except redis.AuthenticationError as error:
             raise SettingsError(
-                f"Redis at {redact(url)} refuses this login ({error}): put redis://user:password@host into "
-                "ROOMCAST_BROKER, or the password into a file named by ROOMCAST_BROKER_PASSWORD_FILE"
+                f"Redis at {redact(url)} refuses this login ({error}): correct user and password in ROOMCAST_BROKER, "
+                "or the password in the file that ROOMCAST_BROKER_PASSWORD_FILE names"
             ) from None
         except redis.RedisError:
             return

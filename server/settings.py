@@ -20,6 +20,7 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
+from broker import BrokerOptions
 from broker.base import History
 from server.policies import HistoryRule, history_of, parse_rules
 from server.quantities import parse_duration, parse_size
@@ -145,6 +146,16 @@ class Settings(BaseModel):
     def history_of(self, room: str) -> History:
         """How much of this room's log is kept."""
         return history_of(room, self.history)
+
+    def broker_options(self) -> BrokerOptions:
+        """What a broker needs to know of all this."""
+        return BrokerOptions(
+            prefix=self.prefix,
+            password_file=self.broker_password_file,
+            heartbeat_s=self.heartbeat_s,
+            lease_s=self.lease_s,
+            grace_s=self.grace_s,
+        )
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -16,17 +15,7 @@ from server import logs
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
 
 
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """``configure`` changes the whole process; other tests want it as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    quiet = {name: logging.getLogger(name).level for name in logs.QUIET}
-    yield
-    root.handlers[:], root.level = handlers, level
-    for name, before in quiet.items():
-        logging.getLogger(name).setLevel(before)
-    logging.captureWarnings(False)
+pytestmark = pytest.mark.usefixtures("logging_as_before")
 
 
 class Terminal(io.StringIO):
