@@ -231,7 +231,7 @@ class FastConnection(Wire):
         super().resume_writing()
 
     def ended(self, code: int) -> None:
-        self._server_state.connections.discard(self)  # type: ignore[arg-type]
+        self._server_state.connections.discard(self)
         asgi = self._asgi
         if asgi is not None and asgi.writable is not None and not asgi.writable.done():
             asgi.writable.set_result(None)  # a lost transport never resumes writing

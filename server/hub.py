@@ -19,6 +19,7 @@ import orjson
 from broker.base import Broker, Delivery, Item, Position, Signal, Unavailable
 from server import closing, events
 from server.connection import BUSY, Connection, Listener
+from server.feed import Feed
 from server.frames import Batch, Prepared
 from server.interest import Interest
 from server.metrics import Metrics
@@ -59,7 +60,9 @@ class Hub(Listener):
         self.users: Registry[str, Connection] = Registry()
         self.sessions: Registry[str, Connection] = Registry()
         self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
-        self.rooms = Rooms(broker, self.interest, self.tasks, settings, metrics, self.sessions, self.send)
+        members: Registry[str, Connection] = Registry()
+        self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self._send_to_room)
+        self.rooms = Rooms(broker, self.interest, self.feed, members, settings, self.counts)
         self.requests = Requests(self)
         self._next_id = 0
 
@@ -159,7 +162,7 @@ class Hub(Listener):
         kind, _, name = channel.partition(":")
         if kind == "room":
             members = self.rooms.members(name)
-            outbox = self.rooms.outbox(name, items)
+            outbox = self.feed.outbox(name, items)
         else:
             outbox = Outbox()
             members = self.paths.members(name) if kind == "path" else self.users.members(name)
@@ -189,6 +192,9 @@ class Hub(Listener):
         else:
             for connection in members:
                 connection.send(batch)
+
+    def _send_to_room(self, name: str, outbox: Outbox) -> None:
+        self.send(outbox, self.rooms.members(name))
 
     def _signal(self, channel: str, item: Signal, outbox: Outbox) -> None:
         try:
@@ -247,13 +253,13 @@ class Hub(Listener):
         self._tell_everybody(events.degraded(self.degraded_since))
 
     def resubscribed(self, channels: Sequence[str]) -> None:
-        self.rooms.verify([c.removeprefix("room:") for c in channels if c.startswith("room:")])
+        self.feed.verify([c.removeprefix("room:") for c in channels if c.startswith("room:")])
 
     def restored(self) -> None:
         logger.info("restored")
         self.degraded_since = None
         self.interest.retry()
-        self.rooms.retry()
+        self.feed.retry()
         self._tell_everybody(events.restored())
 
     def _tell_everybody(self, payload: bytes) -> None:
@@ -288,13 +294,13 @@ class Hub(Listener):
 
     def _channel_dropped(self, channel: str) -> None:
         if channel.startswith("room:"):
-            self.rooms.forget(channel.removeprefix("room:"))
+            self.feed.forget(channel.removeprefix("room:"))
 
     async def _first_contact(self) -> None:
         """What was wanted before the broker could be reached is subscribed now."""
         await self.broker.wait_ready()
         self.interest.retry()
-        self.rooms.retry()
+        self.feed.retry()
 
     async def _announce(self) -> None:
         """Keep this node's description in the broker, for `nodes` and for rebalancing."""

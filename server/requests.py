@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from broker.base import BrokerError, Dedup, OutcomeUnknown, Position
 from server import closing, events, protocol
 from server.connection import BUSY, Connection
-from server.payload import BroadcastSignal, ReceiptSignal, TypingSignal, encode_message, encode_signal
+from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ class Requests:
 
     def _typing(self, connection: Connection, request: protocol.Typing) -> Waiting:
         self._member(connection, request.room)
-        signal = TypingSignal(self._known(connection), request.typing, self._origin(connection))
-        self._signal(f"room:{request.room}", signal)
+        user = self._known(connection)
+        self._reachable()
+        self._hub.feed.typing.said(connection, request.room, user, request.typing)
         self._ok(connection, request)
         return None
 
@@ -208,9 +209,12 @@ class Requests:
     def _origin(self, connection: Connection) -> Any:
         return self._hub.origin(connection)
 
-    def _signal(self, channel: str, signal: Any) -> None:
+    def _reachable(self) -> None:
         if not self._hub.broker.ready:
             raise Refusal("unavailable", "the node cannot reach its broker: try again after `restored`")
+
+    def _signal(self, channel: str, signal: Any) -> None:
+        self._reachable()
         self._hub.broker.publish(channel, encode_signal(signal))
 
 
