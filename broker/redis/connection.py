@@ -121,6 +121,9 @@ class Connection(asyncio.BufferedProtocol):
                 while (reply := gets()) is not _NOTHING:
                     if isinstance(reply, Exception):
                         self._stats.errors += 1
+                        if not self._waiting:  # said before it hangs up
+                            self.abort(str(reply))
+                            return
                     self._waiting.popleft()(reply)
             else:
                 pushes = []
@@ -184,7 +187,11 @@ async def connect(
             await _log_in(connection, address, password, name, timeout_s)
     except (OSError, TimeoutError, Unavailable, OutcomeUnknown) as error:
         await _discard(connection)
-        why = f"no answer within {timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+        why = str(error)
+        if isinstance(error, TimeoutError):
+            why = f"no answer within {timeout_s:g} s"
+        elif isinstance(error.__cause__, ConnectionLost):
+            why = f"it ended the connection at once ({error.__cause__}); has it reached its maxclients?"
         raise Unavailable(f"cannot connect to Redis at {address}: {why}") from error
     except BaseException:
         await _discard(connection)

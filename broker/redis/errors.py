@@ -22,6 +22,9 @@ REFUSED = {
 }
 """First words of replies that say: nothing was done."""
 
+NOPERM_IN_SCRIPT = "ERR The user executing the script"
+"""How Redis before 7.2 says NOPERM from inside a script."""
+
 DEMOTED = ("READONLY", "MASTERDOWN")
 """This server is no master any more: the connections have to be built again."""
 
@@ -40,7 +43,8 @@ def broker_error(error: BaseException) -> BrokerError:
         return error
     if isinstance(error, ConnectionLost):
         return OutcomeUnknown(f"sent to Redis, but no answer ({error}): retry with the same key")
-    hint = REFUSED.get(first_word(error))
+    word = "NOPERM" if str(error).startswith(NOPERM_IN_SCRIPT) else first_word(error)
+    hint = REFUSED.get(word)
     if hint is not None:
         return Unavailable(f"{hint} ({error})")
     return OutcomeUnknown(f"Redis answered with an error: {error}")

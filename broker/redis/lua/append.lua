@@ -92,7 +92,9 @@ while ARGV[arg] do
     key = key + (ARGV[arg + 8] ~= '0' and 3 or 2)
     arg = arg + 9
   end
-  if not ok and type(reply) ~= 'table' then reply = redis.error_reply('ERR ' .. tostring(reply)) end
+  if not ok and type(reply) ~= 'table' then -- Redis raises tables or, before 7.2, text
+    reply = redis.error_reply(string.match(reply, '^%u+ ') and reply or 'ERR ' .. reply)
+  end
   replies[#replies + 1] = reply
 end
 return replies
