@@ -1,0 +1,88 @@
+"""A real nginx for tests, with the configuration that deploy/ mounts: only the ports and the list of nodes are ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.support.node import lasting_port
+from tests.support.waiting import eventually_sync
+
+CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
+VERBATIM = ("nginx.conf", "roomcast.conf")
+PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # where Debian keeps it
+
+
+class NginxServer:
+    """One nginx before the nodes at these loopback ports. A context manager; stopped by its pid.
+
+    ``upstream`` replaces the static list (a text for upstream.conf).
+    """
+
+    def __init__(self, node_ports: Sequence[int], *, upstream: str | None = None) -> None:
+        self.port = lasting_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="rc-nginx-", dir="/tmp"))
+        self.directory.chmod(0o755)  # its workers are not root
+        for name in VERBATIM:
+            shutil.copy(CONFIGURATION / name, self.directory / name)
+        (self.directory / "listen.conf").write_text(f"listen 127.0.0.1:{self.port};\n")
+        (self.directory / "upstream.conf").write_text(upstream or static_upstream(node_ports))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    @property
+    def log(self) -> str:
+        """The access log and what nginx complained of."""
+        return (self.directory / "log").read_text(errors="replace")
+
+    def command(self, *arguments: str) -> list[str]:
+        prefix = [f"{self.directory}/", "-c", str(self.directory / "nginx.conf")]
+        return ["nginx", "-e", "stderr", "-p", *prefix, "-g", "daemon off;", *arguments]
+
+    def __enter__(self) -> NginxServer:
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                self.command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=os.environ | {"PATH": PATH}
+            )
+        try:
+            eventually_sync(self._started)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _started(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise AssertionError(f"nginx ended: {self.log[-2000:]}")
+        return (self.directory / "nginx.pid").exists()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+            self.process = None
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def static_upstream(node_ports: Sequence[int]) -> str:
+    """deploy/nginx/upstream-static.conf with these nodes in the place of its two."""
+    template = (CONFIGURATION / "upstream-static.conf").read_text()
+    before, _, rest = template.partition("    server ")
+    after = rest[rest.index("}") :]
+    return before + "".join(f"    server 127.0.0.1:{port};\n" for port in node_ports) + after
