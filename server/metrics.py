@@ -13,13 +13,13 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from broker.stats import BrokerStats
+from server.version import VERSION
 
 LATENCY_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 LOOP_LAG_SAMPLE_S = 0.25
@@ -144,7 +144,7 @@ class Metrics:
     def families(self) -> Iterable[Metric]:
         counts = self.counts
         build = GaugeMetricFamily("roomcast_build_info", "Always 1.", labels=["version", "python"])
-        build.add_metric([_own_version(), platform.python_version()], 1)
+        build.add_metric([VERSION, platform.python_version()], 1)
         yield build
         connections = GaugeMetricFamily("roomcast_connections", "Open WebSocket connections.", labels=["lane"])
         connections.add_metric(["fast"], counts.connections - counts.connections_plain)
@@ -219,10 +219,3 @@ class _Exporter(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._families()
-
-
-def _own_version() -> str:
-    try:
-        return version("roomcast")
-    except PackageNotFoundError:
-        return "unknown"  # run from a checkout that is not installed
