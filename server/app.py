@@ -14,7 +14,7 @@ from broker.base import Broker
 from server.auth import Authenticate, Authenticator
 from server.endpoints import ProtocolEndpoint, Scope, http_routes
 from server.heartbeat import Heartbeat
-from server.hub import Hub
+from server.hub import LocalHub
 from server.metrics import Metrics
 from server.plainlane import Receive, Send
 from server.settings import Settings, SettingsError
@@ -39,7 +39,7 @@ class Node:
         if not authenticator.configured:
             raise SettingsError(NOBODY_COULD_CONNECT)
         self.settings = settings
-        self.hub = Hub(settings, broker, Metrics())
+        self.hub = LocalHub(settings, broker, Metrics())
         self.wheel = Heartbeat(settings.ping_s)
         self._endpoint = ProtocolEndpoint(self.hub, authenticator)
         self._protocol_paths = {"/ws"}
@@ -71,7 +71,9 @@ def create_app(settings: Settings, broker: Broker | None = None, authenticate: A
             lease_s=settings.lease_s,
             grace_s=settings.grace_s,
         )
-        broker = broker_from_url(settings.broker, node_id=node_id(settings.node or socket.gethostname()), options=options)
+        broker = broker_from_url(
+            settings.broker, node_id=node_id(settings.node or socket.gethostname()), options=options
+        )
     return Node(settings, broker, authenticate)
 
 

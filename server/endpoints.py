@@ -17,7 +17,7 @@ from server import closing, protocol
 from server.auth import TOKEN_SUBPROTOCOL, Authenticator, Credentials, Identity, Refused, credentials
 from server.connection import Connection
 from server.fastlane import EXTENSION
-from server.hub import Hub
+from server.hub import LocalHub
 from server.origin import origin_is_allowed
 from server.plainlane import PlainConnection, Receive, Send
 
@@ -31,7 +31,7 @@ Scope = MutableMapping[str, Any]
 class ProtocolEndpoint:
     """An ASGI application for WebSocket connections that speak the client protocol (docs/protocol.md)."""
 
-    def __init__(self, hub: Hub, authenticator: Authenticator) -> None:
+    def __init__(self, hub: LocalHub, authenticator: Authenticator) -> None:
         self._hub = hub
         self._authenticator = authenticator
 
@@ -95,7 +95,7 @@ async def _forbid(scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close"})
 
 
-def http_routes(hub: Hub) -> list[Route]:
+def http_routes(hub: LocalHub) -> list[Route]:
     """/healthz /readyz /metrics /roomcast.js, and in dev mode /demo."""
 
     async def healthz(request: Request) -> Response:

@@ -46,7 +46,7 @@ logger = logging.getLogger("server.hub")
 ANNOUNCE_S = 5.0
 
 
-class Hub(Listener):
+class LocalHub(Listener):
     def __init__(self, settings: Settings, broker: Broker, metrics: Metrics) -> None:
         self.settings = settings
         self.broker = broker

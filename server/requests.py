@@ -22,7 +22,7 @@ from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encod
 from server.refusal import Refusal
 
 if TYPE_CHECKING:
-    from server.hub import Hub
+    from server.hub import LocalHub
 
 logger = logging.getLogger("server.requests")
 
@@ -33,7 +33,7 @@ Waiting = Coroutine[Any, Any, None] | None
 
 
 class Requests:
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: LocalHub) -> None:
         self._hub = hub
         settings = hub.settings
         self._limits = protocol.Limits(max_message_bytes=settings.max_message_bytes)
