@@ -110,11 +110,16 @@ class Mark(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """Who is here, at one version: the visible set of one room, or (``room=None``) of the whole cluster."""
+    """Who is here, at one version: the visible set of one room, or (``room=None``) of the whole cluster.
+
+    While ``settling_s`` is above 0 (within one lease after a loss of all data) a user missing from it may be one whose
+    node has not reported again yet.
+    """
 
     epoch: bytes
     version: int
     users: frozenset[str]
+    settling_s: float = 0.0
 
 
 class Sink(Protocol):
@@ -124,10 +129,11 @@ class Sink(Protocol):
         """All that arrived in one tick (at most about 128 KiB), in order per channel."""
 
     def interrupted(self, reason: str) -> None:
-        """Nothing arrives from now on. Called once per outage."""
+        """From now on something may not arrive, or not be done. Called once per outage."""
 
     def resubscribed(self, channels: Sequence[str]) -> None:
-        """These channels are subscribed again and confirmed; between the two anything may have been missed."""
+        """These channels are subscribed and confirmed (again), but something may have been missed on them. Follows an
+        ``interrupted`` only if the subscriptions were lost; also comes alone, for a message that cannot be read."""
 
     def restored(self) -> None:
         """The outage is over: probe confirmed, commands answered. Follows every ``interrupted``."""

@@ -80,7 +80,6 @@ class Link:
                 try:
                     await self._establish()
                 except (Unavailable, OutcomeUnknown) as error:
-                    self.drop(str(error))
                     self._interrupt(str(error))
                 else:
                     self._restore()
@@ -118,10 +117,18 @@ class Link:
             self._publisher.attach(side)
         if self._subscriber_side is None:
             self._subscriber_side = side = await self._connect("subscriber")
-            channels = await self._subscriber.attach(side)
+            try:
+                channels = await self._subscriber.attach(side)
+            except Unavailable as error:
+                side.abort(str(error))
+                self._lost(side, str(error))
+                raise
             if channels:
                 self._sink.resubscribed(channels)
         if not await self._probe():
+            if self._broken.done():
+                raise Unavailable(self._broken.result())
+            self.drop("the probe did not come back")
             raise Unavailable(f"Redis at {self._address} answers, but nothing published comes back")
 
     async def _connect(self, role: str) -> Connection:
@@ -153,6 +160,7 @@ class Link:
         )
         refusal, warnings = examine(info)
         if refusal:
+            self.drop(refusal)
             raise Unavailable(f"Redis at {self._address} {refusal}")
         if self._address.password is None and self._options.password_file is None and self._address.path is None:
             warnings.append("is used without a password: create the user of broker/redis/acl.py")

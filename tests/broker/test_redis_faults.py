@@ -30,19 +30,22 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.redis
 
 HISTORY = History()
-HEARTBEAT_S = 0.4
+HEARTBEAT_S = 1.0
 NOTICED_S = 2.5 * HEARTBEAT_S
 SLACK_S = 1.0
 """For a busy machine."""
+PROBED: dict[str, Any] = {"heartbeat_s": HEARTBEAT_S, "connect_timeout_s": 1, "unavailable_after_s": 0.5}
+HASTY: dict[str, Any] = {"publish_timeout_s": 0.8, "unavailable_after_s": 0.4}
 OUTAGE = ["interrupted", "resubscribed", "restored"]
 
 
 def options(**changes: Any) -> BrokerOptions:
+    """Patient and without probes, unless a test is about them: the machine may be busy."""
     scaled: dict[str, Any] = {
-        "heartbeat_s": HEARTBEAT_S,
-        "connect_timeout_s": 0.5,
-        "publish_timeout_s": 0.4,
-        "unavailable_after_s": 0.2,
+        "heartbeat_s": 60,
+        "connect_timeout_s": 5,
+        "publish_timeout_s": 5,
+        "unavailable_after_s": 5,
         "backoff_min_s": 0.02,
         "backoff_max_s": 0.2,
     }
@@ -107,7 +110,7 @@ async def test_killed_command_connections_fail_only_what_was_in_flight(server: R
             await asyncio.sleep(0.001 * (round_ % 3))
             server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             given |= {i: await outcome(append) for i, append in appends.items()}
-        await asyncio.wait_for(b.broker.wait_ready(), 5)
+        await b.sink.in_time(b.broker.wait_ready())
         entries = {int(entry.payload): entry for entry in (await b.broker.read("r", 0, 1000)).entries}
         for i, result in given.items():  # nobody got the answer of another one
             if isinstance(result, Position):
@@ -120,7 +123,7 @@ async def test_killed_command_connections_fail_only_what_was_in_flight(server: R
 
 async def test_without_redis_at_start_the_node_waits_and_says_why(server: RedisServer) -> None:
     server.stop()
-    async with running(broker(server.url), wait_ready=False) as a:
+    async with running(broker(server.url, **HASTY), wait_ready=False) as a:
         await a.sink.wait_for(lambda: a.sink.events)
         assert not a.broker.ready and "cannot connect to Redis" in a.broker.reason
         start_s = time.monotonic()
@@ -130,7 +133,7 @@ async def test_without_redis_at_start_the_node_waits_and_says_why(server: RedisS
             await a.broker.read("r", 0, 10)
         with pytest.raises(Unavailable, match="cannot subscribe"):
             await a.broker.subscribe("room:lost")
-        assert time.monotonic() - start_s < 3 * 0.2 + SLACK_S
+        assert time.monotonic() - start_s < 3 * 0.4 + SLACK_S
         await eventually(lambda: a.broker.stats.reconnects > 3)
         server.start()
         await asyncio.gather(a.broker.wait_ready())
@@ -140,7 +143,7 @@ async def test_without_redis_at_start_the_node_waits_and_says_why(server: RedisS
 
 
 async def test_a_publish_waits_through_a_short_outage(server: RedisServer) -> None:
-    async with running(broker(server.url, unavailable_after_s=5)) as a:
+    async with running(broker(server.url)) as a:
         server.kill()
         await a.sink.wait_for(lambda: a.sink.events)
         appends = [a.broker.append("r", b"%d" % i, history=HISTORY) for i in range(20)]
@@ -152,7 +155,9 @@ async def test_a_publish_waits_through_a_short_outage(server: RedisServer) -> No
 
 
 async def test_too_many_waiting_publishes_fail_at_once(server: RedisServer) -> None:
-    async with running(broker(server.url, max_waiting_publishes=10, max_waiting_bytes=1000)) as a:
+    async with running(
+        broker(server.url, unavailable_after_s=0.4, max_waiting_publishes=10, max_waiting_bytes=1000)
+    ) as a:
         server.kill()
         await a.sink.wait_for(lambda: a.sink.events)
         waiting = [a.broker.append("r", b"x", history=HISTORY) for _ in range(10)]
@@ -250,17 +255,17 @@ async def test_script_flush_under_load_fails_and_reorders_nothing(server: RedisS
 
 
 async def test_a_paused_redis_lets_no_caller_wait_and_doubles_nothing(server: RedisServer) -> None:
-    async with running(broker(server.url, heartbeat_s=60)) as a:
+    async with running(broker(server.url, **HASTY)) as a:
         await a.broker.append("r", b"0", history=HISTORY)
-        server.command("CLIENT", "PAUSE", 1500, "WRITE")
+        server.command("CLIENT", "PAUSE", 3000, "WRITE")
         start_s = time.monotonic()
         sent = a.broker.append("r", b"1", history=HISTORY, dedup=Dedup("s", "1"))
         await asyncio.sleep(0)
         queued = a.broker.append("r", b"2", history=HISTORY, dedup=Dedup("s", "2"))
         assert isinstance(await outcome(queued), Unavailable)
-        assert time.monotonic() - start_s < 0.2 + SLACK_S / 2
+        assert time.monotonic() - start_s < 0.4 + SLACK_S
         assert isinstance(await outcome(sent), OutcomeUnknown)
-        assert time.monotonic() - start_s < 0.4 + SLACK_S / 2
+        assert time.monotonic() - start_s < 0.8 + SLACK_S
         retried = None
         while not isinstance(retried, Position):
             retried = await outcome(a.broker.append("r", b"1", history=HISTORY, dedup=Dedup("s", "1")))
@@ -272,42 +277,42 @@ async def test_a_paused_redis_lets_no_caller_wait_and_doubles_nothing(server: Re
 
 @pytest.mark.parametrize("freeze", ["SIGSTOP", "CLIENT PAUSE ALL"])
 async def test_a_frozen_redis_is_noticed_in_time_and_heals(server: RedisServer, freeze: str) -> None:
-    async with running(broker(server.url)) as a:
+    async with running(broker(server.url, **PROBED)) as a:
         await a.broker.subscribe("room:r")
         if freeze == "SIGSTOP":
             server.pause()
         else:
-            server.command("CLIENT", "PAUSE", 2500, "ALL")
+            server.command("CLIENT", "PAUSE", 5000, "ALL")
         start_s = time.monotonic()
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S / 2
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
         assert "deaf or frozen" in a.broker.reason and not a.broker.ready
         assert isinstance(await outcome(a.broker.append("r", b"x", history=HISTORY)), Unavailable)
-        await eventually(lambda: a.broker.stats.reconnects >= 2)
+        await eventually(lambda: "no answer within 1 s" in a.broker.reason)
         server.resume()
         await healed(a, OUTAGE)
 
 
 async def test_a_half_open_connection_is_noticed_in_time_and_heals(server: RedisServer) -> None:
-    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url)) as a:
+    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url, **PROBED)) as a:
         await a.broker.subscribe("room:r")
         proxy.hold_up()
         proxy.hold_down()
         start_s = time.monotonic()
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S / 2
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
         proxy.release()
         await healed(a, OUTAGE)
 
 
 async def test_a_deaf_subscriber_is_noticed_though_commands_are_answered(server: RedisServer) -> None:
-    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url)) as a:
+    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url, **PROBED)) as a:
         await a.broker.subscribe("room:r")
         start_s = time.monotonic()
         proxy.deafen(2)  # the first one carries the commands
         missed = await a.broker.append("r", b"missed", history=HISTORY)
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S / 2
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
         assert "deaf or frozen" in a.broker.reason and a.sink.deliveries == []
         await a.sink.wait_for(lambda: ("restored",) in a.sink.events)
         assert (await a.broker.read("r", 0, 10)).top == missed
@@ -317,7 +322,7 @@ async def test_a_deaf_subscriber_is_noticed_though_commands_are_answered(server:
 
 async def test_a_busy_redis_fails_fast_and_heals_after_script_kill() -> None:
     with RedisServer(busy_reply_threshold="50") as server:
-        async with running(broker(server.url)) as a:
+        async with running(broker(server.url, **PROBED, publish_timeout_s=0.8)) as a:
             await a.broker.subscribe("room:r")
 
             def loop_for_ever() -> None:
@@ -332,7 +337,7 @@ async def test_a_busy_redis_fails_fast_and_heals_after_script_kill() -> None:
                 await eventually(lambda: "BUSY" in a.broker.reason)
                 start_s = time.monotonic()
                 assert isinstance(await outcome(a.broker.append("r", b"x", history=HISTORY)), BrokerError)
-                assert time.monotonic() - start_s < 0.6 + SLACK_S / 2
+                assert time.monotonic() - start_s < 1.3 + SLACK_S
             finally:
                 server.command("SCRIPT", "KILL")
                 foreign.join()
@@ -343,7 +348,7 @@ async def test_a_busy_redis_fails_fast_and_heals_after_script_kill() -> None:
 
 
 async def test_out_of_memory_refuses_appends_whole_and_lets_signals_pass(server: RedisServer) -> None:
-    async with running(broker(server.url)) as a:
+    async with running(broker(server.url, **PROBED)) as a:
         await a.broker.subscribe("room:r")
         before = await a.broker.append("r", b"x", history=HISTORY)
         server.command("CONFIG", "SET", "maxmemory", "1mb")
@@ -365,12 +370,12 @@ async def test_out_of_memory_refuses_appends_whole_and_lets_signals_pass(server:
 
 
 async def test_a_demoted_redis_is_left_and_a_promoted_one_is_taken(server: RedisServer) -> None:
-    async with running(broker(server.url)) as a:
+    async with running(broker(server.url, **PROBED)) as a:
         await a.broker.subscribe("room:r")
         start_s = time.monotonic()
         server.command("REPLICAOF", "127.0.0.1", "1")
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S / 2
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
         await eventually(lambda: "is a replica" in a.broker.reason)
         with pytest.raises(Unavailable, match="is a replica"):
             await a.broker.append("r", b"x", history=HISTORY)
@@ -379,7 +384,7 @@ async def test_a_demoted_redis_is_left_and_a_promoted_one_is_taken(server: Redis
 
 
 async def test_a_publish_refused_by_a_replica_rebuilds_at_once(server: RedisServer) -> None:
-    async with running(broker(server.url, heartbeat_s=60)) as a:
+    async with running(broker(server.url)) as a:
         server.command("REPLICAOF", "127.0.0.1", "1")
         result = await outcome(a.broker.append("r", b"x", history=HISTORY))
         assert isinstance(result, Unavailable) and "replica" in str(result)
@@ -564,7 +569,7 @@ async def test_a_lost_reply_is_an_unknown_outcome_and_a_retry_elsewhere_finds_th
 
 
 async def test_a_late_reply_reaches_nobody_else(server: RedisServer) -> None:
-    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url, heartbeat_s=60)) as a:
+    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url, publish_timeout_s=0.8)) as a:
         proxy.hold_down()
         late = a.broker.append("r", b"late", history=HISTORY)
         reads = [asyncio.ensure_future(a.broker.read(f"r{i}", 0, 10)) for i in range(5)]
@@ -596,7 +601,7 @@ async def test_callers_that_give_up_do_not_shift_the_replies_of_others(server: R
 async def test_replies_in_single_bytes_are_the_same_replies(server: RedisServer) -> None:
     async with TcpProxy(server.port).running() as proxy:
         proxy.chunk = 1
-        async with running(broker(proxy.url, heartbeat_s=4, connect_timeout_s=5, publish_timeout_s=4)) as a:
+        async with running(broker(proxy.url)) as a:
             await a.broker.subscribe("room:r")
             positions = await asyncio.gather(*(a.broker.append("r", b"%d" % i, history=HISTORY) for i in range(20)))
             await a.sink.wait_count("room:r", 20)
@@ -610,7 +615,7 @@ ALL = History(max_entries=10_000)
 async def test_a_connection_cut_at_any_byte_loses_and_doubles_nothing_unsaid(server: RedisServer) -> None:
     draw = random.Random(4)
     sent: dict[bytes, list[Position | BrokerError]] = {}
-    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url)) as a:
+    async with TcpProxy(server.port).running() as proxy, running(broker(proxy.url, unavailable_after_s=0.1)) as a:
         await a.broker.subscribe("room:r")
         for round_ in range(40):
             proxy.cut_after(draw.randrange(1, 3000))
@@ -623,7 +628,7 @@ async def test_a_connection_cut_at_any_byte_loses_and_doubles_nothing_unsaid(ser
             for payload, future in given.items():
                 sent[payload] = [await outcome(future)]
             proxy.cut_after(None)
-            await asyncio.wait_for(a.broker.wait_ready(), 5)
+            await a.sink.in_time(a.broker.wait_ready())
             for payload, results in sent.items():
                 if not isinstance(results[-1], Position):
                     again = a.broker.append("r", payload, history=ALL, dedup=Dedup("s", payload.decode()))
@@ -637,7 +642,7 @@ async def test_a_connection_cut_at_any_byte_loses_and_doubles_nothing_unsaid(ser
         if isinstance(results[-1], Position):
             assert results[-1].tag == entries[payload].tag
         else:
-            assert isinstance(results[-1], OutcomeUnknown) or payload not in entries
+            assert any(isinstance(result, OutcomeUnknown) for result in results) or payload not in entries
     offsets = [entries[payload].offset for payload in first_try]
     assert offsets == sorted(offsets)  # in the order of the calls
 
@@ -645,7 +650,7 @@ async def test_a_connection_cut_at_any_byte_loses_and_doubles_nothing_unsaid(ser
 async def test_a_reconnecting_node_backs_off_and_begins_anew_after_a_confirmed_probe(
     server: RedisServer,
 ) -> None:
-    async with running(broker(server.url, heartbeat_s=0.2, backoff_min_s=0.05, backoff_max_s=10)) as a:
+    async with running(broker(server.url, heartbeat_s=1, backoff_min_s=0.05, backoff_max_s=10)) as a:
         times = []
         for outages in range(1, 5):
             start_s = time.monotonic()
@@ -658,4 +663,4 @@ async def test_a_reconnecting_node_backs_off_and_begins_anew_after_a_confirmed_p
         start_s = time.monotonic()
         server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await a.sink.wait_for(partial(restored, a, 5))
-        assert time.monotonic() - start_s < 0.3
+        assert time.monotonic() - start_s < 0.8 / 2  # what the next one would have been at least
