@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
+from broker.stats import BrokerStats
+
 MAX_OFFSET = 2**53 - 1
 """Offsets pass through Lua, whose numbers are doubles; above this they would no longer be exact."""
 
@@ -171,6 +173,7 @@ class Broker(Protocol):
 
     node_id: str
     presence: Presence
+    stats: BrokerStats
 
     async def start(self, sink: Sink) -> None:
         """Begin connecting and delivering. Returns without waiting for the connection; see ``ready``."""

@@ -26,7 +26,19 @@ BUSY, CONGESTED, INBOX = 1, 2, 4
 class Connection:
     """What the hub knows and may do. Equality is identity; ``id`` is unique within the node's life."""
 
-    __slots__ = ("acks", "bad_requests", "headers", "held", "id", "listener", "packed", "path", "session", "user")
+    __slots__ = (
+        "acks",
+        "bad_requests",
+        "headers",
+        "held",
+        "id",
+        "listener",
+        "packed",
+        "path",
+        "present",
+        "session",
+        "user",
+    )
 
     def __init__(self) -> None:
         self.id = 0
@@ -35,6 +47,8 @@ class Connection:
         self.session = ""
         """The client's identity across reconnects."""
         self.path = ""
+        self.present = False
+        """Its user has been counted as here."""
         self.packed = False
         """True: the same objects travel as msgpack in binary frames."""
         self.held = 0

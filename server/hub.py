@@ -51,6 +51,8 @@ class LocalHub(Listener):
         self.settings = settings
         self.broker = broker
         self.metrics = metrics
+        metrics.watch_broker(broker.stats, lambda: broker.ready)
+        metrics.watch("roomcast_outbound_pending_bytes", "Accepted for clients, not yet taken.", self._outbound_bytes)
         self.counts = metrics.counts
         self.tasks = Tasks(self._crashed)
         self.failure: str | None = None
@@ -261,6 +263,9 @@ class LocalHub(Listener):
         self.interest.retry()
         self.feed.retry()
         self._tell_everybody(events.restored())
+
+    def _outbound_bytes(self) -> float:
+        return float(sum(c.outbound_bytes() for path in self.paths for c in self.paths.members(path)))
 
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])
