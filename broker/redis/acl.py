@@ -5,9 +5,10 @@ from __future__ import annotations
 CONNECTION = ("auth", "select", "client|setname", "info", "ping", "script|load", "evalsha")
 CHANNELS = ("subscribe", "unsubscribe", "publish")
 KEYS = (
-    *("get", "set", "del", "pexpire", "time"),
-    *("hget", "hset", "hmget", "hgetall", "hdel"),
+    *("get", "set", "del", "exists", "pexpire", "time"),
+    *("hget", "hset", "hmget", "hgetall", "hdel", "hexists", "hincrby", "hlen", "hrandfield"),
     *("xadd", "xlen", "xrange", "xtrim"),
+    *("zadd", "zrem", "zscore", "zrange", "zrangebyscore"),
 )
 """Used inside the scripts: the user who runs a script needs the right to its commands."""
 

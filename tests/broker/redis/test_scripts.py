@@ -1,0 +1,55 @@
+"""The Lua files: found as package data, documented, and exact with large offsets."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from importlib.resources import files
+
+import pytest
+
+from broker.base import MAX_OFFSET
+from broker.redis.scripts import load_script
+from tests.support.redis_server import RedisServer
+
+OURS = ["append", "read", "tops", "probe", "announce", "nodes"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_script_opens_with_its_keys_and_arguments(name: str) -> None:
+    script = load_script(name)
+    head = script.source.decode().partition("\n\n")[0]
+    assert all(line.startswith("--") for line in head.splitlines())
+    assert "-- KEYS " in head and "-- Reply " in head and ("-- ARGV " in head or "ARGV" not in script.source.decode())
+    assert script.sha == sha1(script.source).hexdigest().encode()
+
+
+def test_every_script_uses_only_declared_keys() -> None:
+    for path in (files("broker.redis") / "lua").iterdir():
+        for line in path.read_text().splitlines():
+            assert "ARGV" not in line.partition("redis.call('")[2].partition(",")[0], line
+
+
+@pytest.mark.parametrize("offset", [10**15, 10**14 + 7, MAX_OFFSET - 2])
+def test_offsets_are_exact_up_to_the_largest(redis_server: RedisServer, prefix: str, offset: int) -> None:
+    append, read = load_script("append"), load_script("read")
+    keys = [f"{prefix}:m", f"{prefix}:l"]
+    redis_server.command("HSET", keys[0], "e", "epoch", "o", offset, "g", "tag")
+    message = ["a", "channel", "payload", "tag1", 10, 1000, 60_000, 60_000, 0]
+    [position] = redis_server.command("EVAL", append.source, 2, *keys, "new", *message)
+    assert position == [b"epoch", offset + 1, b"tag1"]
+    epoch, top, tag, entries = redis_server.command("EVAL", read.source, 2, *keys, "new", offset, 10, 1000)
+    assert (epoch, int(top), tag) == (b"epoch", offset + 1, b"tag1")
+    assert entries == [b"%d" % (offset + 1), b"payload", b"tag", b"tag1"]
+
+
+def test_messages_of_one_call_fail_alone(redis_server: RedisServer, prefix: str) -> None:
+    redis_server.command("SET", f"{prefix}:bad", "no hash")
+    keys = [key for room in ("r1", "bad", "r2") for key in (f"{prefix}:{room}", f"{prefix}:log:{room}")]
+    arguments = ["epoch"]
+    for tag in ("t1", "t2", "t3"):
+        arguments += ["a", "channel", "payload", tag, "10", "1000", "60000", "60000", "0"]
+    arguments += ["p", "channel", "signal"]
+    replies = redis_server.command("EVAL", load_script("append").source, 6, *keys, *arguments)
+    assert replies[0] == [b"epoch", 1, b"t1"] and replies[2] == [b"epoch", 1, b"t3"] and replies[3] == 0
+    assert "WRONGTYPE" in str(replies[1])
+    assert redis_server.command("EXISTS", f"{prefix}:log:bad") == 0
