@@ -43,18 +43,19 @@ Effect = Read | Deliver | Reset
 
 
 class RoomLog:
-    """Starts in SYNC, knowing nothing. At any time at most one read may be under way."""
+    """Starts in SYNC, knowing nothing. At any time at most one read is under way; its page is that of the latest
+    :class:`Read`, begun when or after that was returned. A read that failed is simply begun again (:meth:`read`)."""
 
-    __slots__ = ("_kept", "_kept_before_read", "_kept_bytes", "_overflow", "live", "position")
+    __slots__ = ("_again", "_asked", "_kept", "_kept_bytes", "live", "position")
 
     def __init__(self) -> None:
         self.position: Position | None = None
         """After the last entry that was delivered; None until the first read."""
         self.live = False
-        self._kept: list[Entry] = []
+        self._asked = False  # a look at the log is under way or about to begin
+        self._again = False  # it may have looked too early: look again. Whatever comes before that need not be kept
+        self._kept: list[Entry] = []  # what arrived since the latest look at the log began
         self._kept_bytes = 0
-        self._kept_before_read = 0
-        self._overflow = False
 
     def frame(self, entry: Entry) -> bool | Read:
         """Judge one entry that arrived. True: deliver it now. False: drop it, or it is kept. Read: the room is in SYNC
@@ -68,28 +69,30 @@ class RoomLog:
                 if entry.offset <= position.offset:
                     return False  # doubled or late; a rollback always brings a subscriber event as well
             self.live = False
-            self._keep(entry)
             return self.read()
         self._keep(entry)
         return False
 
     def suspect(self) -> None:
-        """Something may have been missed: SYNC. The caller asks the broker for the top (:meth:`verify`) or reads."""
+        """Something may have been missed: SYNC. The caller asks the broker for the top (:meth:`verify`) or reads,
+        unless a read is under way already: that one may have looked too early, so another follows it."""
         self.live = False
+        self._again = self._asked
+        self._asked = True
 
     def read(self) -> Read:
-        """What to read now. Call it when a read begins (again): what was kept before is judged by it."""
-        self._kept_before_read = len(self._kept)
-        self._overflow = False
+        """What to read now. Call it when a read begins (again). What arrived before it, the read knows, and better: an
+        entry it does not know is of a former life of the log."""
+        self._asked = True
+        self._again = False
+        self._drop_kept()
         return Read(None if self.position is None else self.position.offset)
 
     def verify(self, top: Position | None) -> list[Effect]:
         """Like :meth:`page` where only the top was asked for: if the room stands there, nothing was missed."""
-        if self.live:
-            return []
-        if top is not None and top == self.position:
-            return self.page(Page(top, []))
-        return [self.read()]
+        if self._again or top is None or top != self.position:
+            return [self.read()]
+        return self._replay(top)
 
     def page(self, page: Page) -> list[Effect]:
         """Take what a read found. The last effect is a Read if there is more to read; else the room is LIVE."""
@@ -103,55 +106,48 @@ class RoomLog:
                 position = top
                 effects.append(Reset(top))
             elif missed:
-                last = missed[-1]
-                position = Position(last.epoch, last.offset, last.tag)
+                position = _after(missed[-1])
                 effects.append(Deliver(missed))
         self.position = position
-        if position.offset < top.offset:
-            self._kept_before_read = len(self._kept)
-            return [*effects, Read(position.offset)]
-        return effects + self._replay()
+        if position.offset < top.offset or self._again:
+            return [*effects, self.read()]
+        return effects + self._replay(position)
 
-    def _replay(self) -> list[Effect]:
+    def _replay(self, position: Position) -> list[Effect]:
         """The position is at the log's top as the read saw it: go on with what arrived meanwhile."""
-        kept, before_read = self._kept, self._kept_before_read
-        position = self.position
-        assert position is not None
-        if self._overflow:
-            self._drop_kept()
-            return [self.read()]
         entries: list[Entry] = []
-        for index, entry in enumerate(kept):
+        effects: list[Effect] = []
+        follows = True
+        for entry in self._kept:
             if entry.epoch == position.epoch and entry.offset <= position.offset:
                 continue
-            if entry.epoch == position.epoch and entry.offset == position.offset + 1 and entry.prev == position.tag:
-                entries.append(entry)
-                position = Position(entry.epoch, entry.offset, entry.tag)
-            elif index >= before_read:
-                # Arrived after the read began and does not follow: read again, from here.
-                self.position = position
-                self._kept = kept[index:]
-                self._kept_bytes = sum(len(e.payload) for e in self._kept)
-                return [Deliver(entries), self.read()] if entries else [self.read()]
-            # else: the read, which came later, does not know it: of a former life of the log
+            follows = linked(position, (entry,))
+            if not follows:
+                break
+            entries.append(entry)
+            position = _after(entry)
         self.position = position
+        if entries:
+            effects.append(Deliver(entries))
+        if not follows:
+            return [*effects, self.read()]
         self._drop_kept()
+        self._asked = False
         self.live = True
-        return [Deliver(entries)] if entries else []
+        return effects
 
     def _keep(self, entry: Entry) -> None:
-        if self._overflow:
+        if self._again:
             return
         self._kept.append(entry)
         self._kept_bytes += len(entry.payload)
         if len(self._kept) > MAX_KEPT_ENTRIES or self._kept_bytes > MAX_KEPT_BYTES:
             self._drop_kept()
-            self._overflow = True
+            self._again = True
 
     def _drop_kept(self) -> None:
         self._kept = []
         self._kept_bytes = 0
-        self._kept_before_read = 0
 
 
 def recover(at: Position, page: Page) -> list[Entry] | None:
@@ -168,11 +164,26 @@ def recover(at: Position, page: Page) -> list[Entry] | None:
     return page.entries if page.entries and linked(at, page.entries) else None
 
 
+def cut(at: Position, missed: Sequence[Entry], top: Position) -> list[Entry] | None:
+    """The part of what somebody who stood ``at`` has missed that ends where the node stands (``top``), so that live
+    entries follow it. None if the node does not stand on that path: it has not read so far, or its log was forked."""
+    if at == top:
+        return []
+    for index, entry in enumerate(missed):
+        if _after(entry) == top:
+            return list(missed[: index + 1])
+    return None
+
+
 def linked(at: Position, entries: Sequence[Entry]) -> bool:
     """Whether each entry follows the one before, and the first one ``at``."""
-    offset, tag = at.offset, at.tag
+    epoch, offset, tag = at
     for entry in entries:
-        if entry.offset != offset + 1 or entry.prev != tag:
+        if entry.offset != offset + 1 or entry.prev != tag or entry.epoch != epoch:
             return False
         offset, tag = entry.offset, entry.tag
     return True
+
+
+def _after(entry: Entry) -> Position:
+    return Position(entry.epoch, entry.offset, entry.tag)
