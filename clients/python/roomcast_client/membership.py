@@ -67,7 +67,6 @@ class Membership:
         self.live = False
         self.joining = self.retry_at = self._typing_at = None
         self.failures = self.replayed = 0
-        self.behind = self.parked
 
     def mark(self, status: Status, message_id: int) -> bool:
         """Keep a receipt, to send it again after a reconnect. False if it says nothing new."""
