@@ -1,8 +1,8 @@
-"""One wheel for all pings and deadlines of a node, instead of one timer per connection.
+"""One wheel for all pings of a node, instead of one timer per connection.
 
 The connections are spread over ``SLOTS`` slots; every ``ping_s / SLOTS`` seconds one slot has its turn. At its turn a
-connection that has not been heard since its last ping, or that has owed bytes and taken none since, is aborted; the
-others are pinged. So an answer is due within ``ping_s``, and an idle connection owns no timer and no task.
+connection that has not been heard since its last ping is aborted; the others are pinged. So an answer is due within
+``ping_s``, and an idle connection owns no timer and no task.
 """
 
 from __future__ import annotations

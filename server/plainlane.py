@@ -1,8 +1,8 @@
 """The plain lane: a connection under any ASGI server, through ``receive`` and ``send``.
 
 One coroutine reads, one task writes. What waits for the writer is bounded by the same byte limit as on the fast lane,
-and a peer that takes nothing for ``CLOSE_TIMEOUT_S`` is let go by ending the ASGI callable, after which the server
-closes the socket.
+and a peer that takes nothing for ``CLOSE_TIMEOUT_S``, or does not take all it is owed within that time of a close, is
+let go by ending the ASGI callable, after which the server closes the socket.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from server import closing
 from server.connection import CONGESTED, CONGESTED_BYTES, Connection, slow_close
 from server.frames import Batch, Prepared
 
@@ -23,17 +24,28 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class PlainConnection(Connection):
-    __slots__ = ("_closing", "_queue", "_queued_bytes", "_readable", "_wake", "outbound_limit")
+    __slots__ = (
+        "_close_by",
+        "_close_event",
+        "_closing",
+        "_queue",
+        "_queued_bytes",
+        "_readable",
+        "_wake",
+        "outbound_limit",
+    )
 
     def __init__(self, outbound_limit: int) -> None:
         super().__init__()
         self.outbound_limit = outbound_limit
-        self._queue: deque[tuple[_Event, int]] = deque()
+        self._queue: deque[Prepared] = deque()  # shared by all who get them: an event is made when its turn comes
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._readable = asyncio.Event()
         self._readable.set()
         self._closing = 0
+        self._close_by = 0.0
+        self._close_event: _Event | None = None
 
     def send(self, batch: Batch) -> None:
         if self._closing:
@@ -45,27 +57,25 @@ class PlainConnection(Connection):
             self._put(part)
 
     def send_event(self, payload: bytes) -> None:
-        if not self._closing:
-            self._put(Prepared(payload))
+        self.send(Batch([Prepared(payload)]))
 
     def _put(self, part: Prepared) -> None:
-        event: _Event = {"type": "websocket.send"}
-        if self.packed:
-            event["bytes"] = part.packed
-            size = len(part.packed)
-        else:
-            event["text"] = part.payload.decode()
-            size = len(part.payload)
-        self._queue.append((event, size))
-        self._queued_bytes += size
+        self._queue.append(part)
+        self._queued_bytes += self._size(part)
         self._wake.set()
         if self._queued_bytes > CONGESTED_BYTES:
             self.hold(CONGESTED)
 
+    def _size(self, part: Prepared) -> int:
+        return len(part.packed if self.packed else part.payload)
+
     def close(self, code: int, reason: str = "") -> None:
         if not self._closing:
             self._closing = code
-            self._queue.append(({"type": "websocket.close", "code": code, "reason": reason}, 0))
+            self._close_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_S
+            self._close_event = {"type": "websocket.close", "code": code, "reason": reason}
+            if code == closing.SLOW:
+                self._queue.clear()  # it resumes; what it does not read would only hold up the close
             self._wake.set()
             self._readable.set()
 
@@ -92,8 +102,6 @@ class PlainConnection(Connection):
         reader = asyncio.create_task(self._read(receive))
         try:
             await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            if self._closing and not writer.done() and not reader.done():
-                await asyncio.wait((writer,), timeout=CLOSE_TIMEOUT_S)
         finally:
             self._closing = self._closing or 1006
             for task in (writer, reader):
@@ -124,15 +132,23 @@ class PlainConnection(Connection):
                 listener.received(self, event["bytes"], False)
 
     async def _write(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                event, size = self._queue.popleft()
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                part = self._queue.popleft()
+                event: _Event = {"type": "websocket.send"}
+                if self.packed:
+                    event["bytes"] = part.packed
+                else:
+                    event["text"] = part.payload.decode()
+                async with asyncio.timeout_at(self._close_by or loop.time() + CLOSE_TIMEOUT_S):
                     await send(event)
-                self._queued_bytes -= size
+                self._queued_bytes -= self._size(part)
                 if self._queued_bytes <= CONGESTED_BYTES:
                     self.release(CONGESTED)
-                if event["type"] == "websocket.close":
-                    return
+            if self._close_event is not None:
+                async with asyncio.timeout_at(self._close_by):
+                    await send(self._close_event)
+                return
