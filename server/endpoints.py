@@ -121,6 +121,7 @@ def http_routes(hub: LocalHub) -> list[Route]:
             Route("/demo", _static(_asset("demo.html"), "text/html; charset=utf-8", DEMO_HEADERS)),
             Route("/demo.css", _static(_asset("demo.css"), "text/css; charset=utf-8", DEMO_HEADERS)),
             Route("/demo.js", _static(_asset("demo.js"), JAVASCRIPT, DEMO_HEADERS)),
+            Route("/demo-room.js", _static(_asset("demo-room.js"), JAVASCRIPT, DEMO_HEADERS)),
         ]
     return routes
 
@@ -144,7 +145,7 @@ DEMO_HEADERS = {
 
 def without_comments(source: bytes) -> bytes:
     """JavaScript without the comments that have lines of their own: a third of the client, and no browser reads it."""
-    return re.sub(rb"^[ \t]*(?:/\*\*.*?\*/|//.*?)\n", b"", source, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", b"", source, flags=re.MULTILINE | re.DOTALL)
 
 
 def _asset(name: str) -> bytes:

@@ -528,7 +528,7 @@ export class Client extends Emitter {
     const nudge = () => document.hidden || this.step('nudge');
     for (const type of ['online', 'offline']) document && addEventListener(type, nudge, this.#page);
     document?.addEventListener('visibilitychange', nudge, this.#page);
-    this.step('tick');
+    queueMicrotask(() => this.step('tick')); // whoever listens from the start hears the start
   }
 
   /** @template {keyof ClientEvents} K @param {K} type @param {(detail: ClientEvents[K]) => void} listener */

@@ -1,41 +1,251 @@
-// Two rooms on one connection, spoken without a client library: what the protocol looks like from a browser.
-const user = new URLSearchParams(location.search).get('user');
-const url = new URL('/ws', location.href);
-url.protocol = url.protocol.replace('http', 'ws');
-if (user) url.searchParams.set('user', user);
-const socket = new WebSocket(url);
-const status = document.querySelector('#status');
-const lists = new Map();
+// The demo chat around the rooms: who one is, which room is shown, the connection, the people, the message field.
+import { roomcast } from './roomcast.js';
+import { Conversation, face, h } from './demo-room.js';
 
-for (const room of ['lobby', 'kitchen']) {
-  const section = document.createElement('section');
-  const heading = section.appendChild(document.createElement('h2'));
-  heading.textContent = room;
-  lists.set(room, section.appendChild(document.createElement('ol')));
-  const form = section.appendChild(document.createElement('form'));
-  const input = form.appendChild(document.createElement('input'));
-  input.ariaLabel = `Message to ${room}`;
-  form.onsubmit = (event) => {
-    event.preventDefault();
-    if (!input.value.trim()) return;
-    socket.send(JSON.stringify({ op: 'message', room, data: { text: input.value } }));
-    input.value = '';
+const $ = (id) => document.getElementById(id);
+const me = new URLSearchParams(location.search).get('user');
+const ROOMS = ['lobby', 'kitchen', 'music'], ROOM = /^(?!__)[\w.:@/-]{1,64}$/;
+const BANNER_MS = 5_000, PATIENCE_MS = 500;
+
+if (me) enter();
+else $('who').hidden = false;
+
+function enter() {
+  $('app').hidden = false;
+  $('me').append(h('div', { class: 'person' }, face(me), h('span', {}, me, h('small', {}, ' (you)'))));
+  const handy = matchMedia('(pointer: fine)').matches; // on a phone, focus would open the keyboard
+  if (handy) $('text').focus();
+
+  const rc = roomcast(`/ws?user=${encodeURIComponent(me)}`);
+  const online = new Set(); // on the whole site, where the server tells
+  const rooms = new Map();
+  let current;
+
+  // Rooms.
+
+  const remembered = () => {
+    try {
+      return JSON.parse(localStorage.getItem('rooms'))?.filter((name) => ROOM.test(name)) ?? ROOMS;
+    } catch {
+      return ROOMS;
+    }
   };
-  document.querySelector('#rooms').append(section);
+
+  function open(name) {
+    if (rooms.has(name) || !ROOM.test(name)) return;
+    const room = rc.join(name, { presence: true, history: 40 });
+    const conversation = new Conversation(room, me, (what, detail) => heard(conversation, what, detail));
+    room.on('joined', ({ recovered, missed }) => recovered === null || caughtUp(missed, recovered));
+    room.on('error', ({ code, message }) => {
+      if (!rooms.delete(name)) return;
+      banner('bad', code === 'closed' ? message : `You may not enter #${name}.`, BANNER_MS);
+      if (current === conversation) select(rooms.keys().next().value);
+    });
+    rooms.set(name, conversation);
+    try {
+      localStorage.setItem('rooms', JSON.stringify([...rooms.keys()]));
+    } catch {
+      // not remembered, then
+    }
+    list();
+  }
+
+  function select(name) {
+    const next = rooms.get(name);
+    if (!next || next === current) return;
+    if (current) current.draft = $('text').value;
+    current?.show(false);
+    current = next;
+    history.replaceState(null, '', `#${name}`);
+    $('title').textContent = name;
+    $('log').replaceChildren(current.element);
+    $('text').value = current.draft;
+    $('text').placeholder = `Message #${name}`;
+    $('latest').hidden = true;
+    written();
+    current.show(true);
+    list();
+    people();
+    typists();
+  }
+
+  function heard(conversation, what, detail) {
+    if (what === 'unread') list();
+    else if (what === 'message') announce(conversation, detail);
+    else if (conversation !== current) return;
+    else if (what === 'people') people();
+    else if (what === 'typing') typists();
+    else $('latest').hidden = !detail;
+  }
+
+  function list() {
+    let elsewhere = 0;
+    const items = [...rooms].map(([name, conversation]) => {
+      const { unread } = conversation;
+      if (conversation !== current) elsewhere += unread;
+      const attributes = { 'aria-current': conversation === current ? 'true' : null, class: unread ? 'unread' : null };
+      const button = h('button', { ...attributes, onclick: () => pick(name) }, h('span', {}, name));
+      if (unread) button.append(h('b', { 'aria-label': `${unread} unread` }, unread > 99 ? '99+' : `${unread}`));
+      return h('li', {}, button);
+    });
+    const focused = [...$('rooms').children].findIndex((item) => item.contains(document.activeElement));
+    $('rooms').replaceChildren(...items);
+    if (focused >= 0) $('rooms').children[focused]?.firstChild.focus();
+    $('elsewhere').hidden = !elsewhere;
+    $('elsewhere').textContent = elsewhere > 99 ? '99+' : elsewhere;
+    $('rooms-button').setAttribute('aria-label', elsewhere ? `Rooms, ${elsewhere} unread` : 'Rooms');
+    const total = elsewhere + (current?.unread ?? 0);
+    document.title = `${total ? `(${total}) ` : ''}#${current?.room.name ?? ''} · Roomcast`;
+  }
+
+  function pick(name) {
+    select(name);
+    if ($('rooms-pane').matches(':popover-open')) $('rooms-pane').hidePopover();
+    if (handy) $('text').focus();
+  }
+
+  // People.
+
+  function people() {
+    const here = current.members;
+    const names = new Set([me, ...(here ?? []), ...current.authors]);
+    names.delete('somebody');
+    const isHere = (name) => (here ? here.has(name) : name === me);
+    const sorted = [...names].sort((a, b) => isHere(b) - isHere(a) || a.localeCompare(b));
+    $('people').replaceChildren(...sorted.map((name) => {
+      const word = isHere(name) ? 'here' : online.has(name) ? 'in another room' : 'away';
+      const label = h('span', {}, name, h('small', {}, name === me ? ' (you)' : here && word === 'in another room' ? ` ${word}` : ''));
+      const shown = here ? (word === 'away' ? 'no' : 'yes') : null;
+      return h('li', { class: word === 'away' && here ? 'person away' : 'person' }, face(name, shown), label,
+        h('span', { class: 'hidden' }, here ? word : ''));
+    }));
+    const count = here?.size ?? names.size;
+    $('here').textContent = count;
+    $('people-title').textContent = here ? `Here now: ${count}` : 'People';
+  }
+
+  function typists() {
+    const names = [...current.typing.keys()].slice(0, 3);
+    $('typing').firstChild.textContent = !names.length ? ''
+      : `${names.join(names.length === 2 ? ' and ' : ', ')} ${names.length > 1 ? 'are' : 'is'} typing`;
+  }
+
+  rc.on('presence', ({ user_id, status }) => {
+    online[status === 'online' ? 'add' : 'delete'](String(user_id));
+    people();
+  });
+  rc.on('presence_list', ({ users }) => replace(users));
+
+  function replace(users) {
+    online.clear();
+    for (const user of users) online.add(String(user));
+    people();
+  }
+
+  // The connection.
+
+  let bannerTimer, settledTimer, lost = false, missed = 0;
+
+  function banner(kind, text, ms) {
+    clearTimeout(bannerTimer);
+    if (text) $('banner').firstChild.textContent = text;
+    $('banner').dataset.kind = kind;
+    if (ms) bannerTimer = setTimeout(banner, ms, 'none');
+  }
+
+  function caughtUp(count, recovered) {
+    if (!lost && !count && recovered) return;
+    missed += count;
+    if (!recovered) banner('warn', 'Connected again, but the server has lost some history.', BANNER_MS);
+    else banner('fine', `Connected again. ${missed ? `${missed} ${missed === 1 ? 'message' : 'messages'} caught up.` : 'You missed nothing.'}`, BANNER_MS);
+    clearTimeout(settledTimer);
+    settledTimer = setTimeout(() => { lost = false; missed = 0; }, PATIENCE_MS);
+  }
+
+  rc.on('status', ({ status, code, reason }) => {
+    clearTimeout(bannerTimer);
+    if (status === 'online') {
+      if (!lost) banner('none');
+      rc.presence().then(replace, () => {}); // not told here: the room's own presence has to do
+    } else if (status === 'degraded') banner('warn', 'The server cannot reach its store. Messages wait until it can.');
+    else if (status === 'draining') banner('warn', 'This server is going down for maintenance. Moving to another one…');
+    else if (status === 'closed') banner('bad', `Disconnected: ${reason || `code ${code}`}. Reload the page to try again.`);
+    else if (status === 'waiting') {
+      lost = true;
+      banner('warn', navigator.onLine ? 'Connection lost. Trying again…' : 'You are offline. What you write is sent when you are back.');
+    } else if (!lost) bannerTimer = setTimeout(banner, PATIENCE_MS, 'warn', 'Connecting…');
+  });
+
+  // What a screen reader hears: one message in full, many as a number.
+
+  let news = [], newsTimer;
+
+  function announce(conversation, { user, text }) {
+    if (!document.hidden) news.push([conversation, `${user}: ${text}`]);
+    clearTimeout(newsTimer);
+    newsTimer = setTimeout(() => {
+      const here = news.filter(([from]) => from === current), others = new Set(news.map(([from]) => from)).size - (here.length ? 1 : 0);
+      const said = here.length === 1 ? here[0][1] : here.length ? `${here.length} new messages` : '';
+      $('announcer').textContent = said || (others ? `New messages in ${others === 1 ? news[0][0].room.name : `${others} rooms`}` : '');
+      news = [];
+    }, PATIENCE_MS);
+  }
+
+  // The message field.
+
+  function written() {
+    const { style } = $('text');
+    $('compose').querySelector('button').disabled = !$('text').value.trim();
+    if (!CSS.supports('field-sizing', 'content')) {
+      style.height = 'auto';
+      style.height = `${$('text').scrollHeight + 2}px`;
+    }
+  }
+
+  $('text').oninput = () => {
+    written();
+    current.room.typing(Boolean($('text').value.trim()));
+  };
+  $('text').onkeydown = (event) => {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    $('compose').requestSubmit();
+  };
+  $('compose').onsubmit = (event) => {
+    event.preventDefault();
+    const text = $('text').value.trim();
+    if (!text) return;
+    $('text').value = '';
+    written();
+    current.send(text);
+    $('text').focus();
+  };
+  $('add').onsubmit = (event) => {
+    event.preventDefault();
+    const name = $('room-name').value.trim();
+    open(name);
+    $('room-name').value = '';
+    pick(name);
+  };
+  $('latest').onclick = () => {
+    current.latest();
+    $('text').focus();
+  };
+  addEventListener('keydown', (event) => {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (!event.altKey || !step) return;
+    event.preventDefault();
+    const names = [...rooms.keys()];
+    pick(names[(names.indexOf(current.room.name) + step + names.length) % names.length]);
+  });
+  addEventListener('hashchange', () => {
+    open(decodeURIComponent(location.hash.slice(1)));
+    select(decodeURIComponent(location.hash.slice(1)));
+  });
+  document.addEventListener('visibilitychange', () => current.seen());
+
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  remembered().forEach(open);
+  open(wanted);
+  select(rooms.has(wanted) ? wanted : rooms.keys().next().value);
 }
-
-const show = ({ room, user_id, data }) => {
-  const item = lists.get(room).appendChild(document.createElement('li'));
-  item.textContent = `${user_id ?? 'somebody'}: ${data?.text ?? JSON.stringify(data)}`;
-};
-
-socket.onopen = () => {
-  status.textContent = `connected as ${user ?? 'nobody: add ?user=alice'}`;
-  for (const room of lists.keys()) socket.send(JSON.stringify({ op: 'join', id: room, room, history: 50 }));
-};
-socket.onclose = ({ code, reason }) => { status.textContent = `closed: ${code} ${reason}`; };
-socket.onmessage = ({ data }) => {
-  const frame = JSON.parse(data);
-  if (frame.op === 'reply' && frame.messages) frame.messages.forEach(show);
-  if (frame.type === 'message') show(frame);
-};
