@@ -164,17 +164,6 @@ def recover(at: Position, page: Page) -> list[Entry] | None:
     return page.entries if page.entries and linked(at, page.entries) else None
 
 
-def cut(at: Position, missed: Sequence[Entry], top: Position) -> list[Entry] | None:
-    """The part of what somebody who stood ``at`` has missed that ends where the node stands (``top``), so that live
-    entries follow it. None if the node does not stand on that path: it has not read so far, or its log was forked."""
-    if at == top:
-        return []
-    for index, entry in enumerate(missed):
-        if _after(entry) == top:
-            return list(missed[: index + 1])
-    return None
-
-
 def linked(at: Position, entries: Sequence[Entry]) -> bool:
     """Whether each entry follows the one before, and the first one ``at``."""
     epoch, offset, tag = at

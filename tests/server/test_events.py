@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server import events
@@ -123,6 +123,7 @@ def test_shapes(event: bytes, text: str) -> None:
     json.loads(text)
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 2**53 - 1), st.none() | st.integers(-(2**53), 2**53) | st.text(), st.text())
 def test_a_message_put_together_is_one_json_object(room: str, offset: int, user: int | str | None, data: Any) -> None:
     tail = events.message_tail(json.dumps(user), 1732147200.123, orjson.dumps(data))

@@ -8,7 +8,7 @@ from typing import Any
 import msgpack
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import PayloadTooBig, ProtocolError
 from websockets.frames import Close, Frame, Opcode
@@ -67,6 +67,7 @@ def test_frames(frame: bytes, data: bytes) -> None:
     assert frame == data
 
 
+@settings(deadline=None)
 @given(st.text() | st.sampled_from([125, 126, 127, 65535, 65536]).map(lambda n: "x" * n))
 def test_data_frames_are_read_back(text: str) -> None:
     payload = text.encode()
@@ -74,6 +75,7 @@ def test_data_frames_are_read_back(text: str) -> None:
     assert read(frames.binary_frame(payload)) == [Frame(Opcode.BINARY, payload)]
 
 
+@settings(deadline=None)
 @given(st.integers(3000, 4999) | st.sampled_from([1000, 1001, 1011, 1012, 1013]), st.text(max_size=200))
 @example(4008, "é" * 62)
 @example(4008, "x" + "😀" * 31)
@@ -88,6 +90,7 @@ def test_close_frames_are_read_back_with_as_much_reason_as_fits(code: int, reaso
         assert len(close.reason.encode()) <= 123 < len(close.reason.encode()) + len(cut)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=125))
 def test_control_frames_are_read_back(payload: bytes) -> None:
     assert read(frames.ping_frame(payload) + frames.pong_frame(payload)) == [
@@ -123,6 +126,7 @@ def test_to_packed() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"{}", EVENT, b'{"a":"' + b"x" * 200 + b'"}']).map(Prepared), max_size=5))
 def test_a_batch_is_all_frames_of_its_parts_in_order(parts: list[Prepared]) -> None:
     batch = Batch(parts)
@@ -212,6 +216,7 @@ def client_frames(draw: st.DrawFn) -> bytes:
     return bytes((first,)) + header + (MASK if masked else b"") + b"x" * length
 
 
+@settings(deadline=None)
 @given(
     client_frames() | st.binary(max_size=40), st.integers(0, 65550), st.sampled_from([0, 64, 125, 126, 65535, 65536])
 )
@@ -241,6 +246,7 @@ def test_the_library_agrees_about_every_frame(data: bytes, cut: int, limit: int)
             assert data[bounds.stop :] == bytes(reader.buffer)
 
 
+@settings(deadline=None)
 @given(st.lists(client_frames(), min_size=1, max_size=4))
 def test_frames_are_found_one_after_the_other_however_they_are_cut(parts: list[bytes]) -> None:
     """Byte by byte, a frame is found exactly when its last byte is there."""
@@ -261,6 +267,7 @@ def test_frames_are_found_one_after_the_other_however_they_are_cut(parts: list[b
         start = whole.stop
 
 
+@settings(deadline=None)
 @given(client_frames() | st.binary(max_size=40))
 def test_what_is_called_broken_fails_the_connection(data: bytes) -> None:
     """The fast lane gives such bytes to the library and relies on it to close with the right code."""

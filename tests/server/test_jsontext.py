@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server import jsontext
@@ -115,6 +115,7 @@ texts = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(texts)
 @example("[" * 31 + '"[",{}' + "]" * 31)
 @example("-9999999999999999999")

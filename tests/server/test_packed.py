@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server import packed
@@ -92,6 +92,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(values)
 def test_honest_messages_announce_what_they_have(value: Any) -> None:
     """The count that guards against bombs must let every message through, whatever formats it uses."""
@@ -107,6 +108,7 @@ def test_honest_long_containers_pass(kind: type, count: int) -> None:
     assert packed.unpack(data) == [value, "\u0710" * 1000]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_the_count_ends_on_any_bytes(data: bytes) -> None:
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from server import protocol
@@ -417,12 +417,14 @@ def outcome(parse: Any, data: bytes) -> Request | BadRequest | NotUtf8:
     return request
 
 
+@settings(deadline=None)
 @given(st.binary() | st.text().map(str.encode))
 @example(b'{"op":"message","room":"r","data":"\xed\xa0\x80"}')
 def test_any_text_frame_is_a_request_or_a_documented_error(data: bytes) -> None:
     outcome(protocol.parse, data)
 
 
+@settings(deadline=None)
 @given(st.binary())
 @example(b"\x83\xa2op\xa7message\xa4room\xa1r\xa4data\xc7\x05\xff\x00\x00\x00\x00\x00")
 def test_any_binary_frame_is_a_request_or_a_documented_error(data: bytes) -> None:
@@ -438,16 +440,19 @@ def mutated(draw: st.DrawFn, encode: Any) -> bytes:
     return bytes(data) or b"\x00"
 
 
+@settings(deadline=None)
 @given(mutated(lambda value: json.dumps(value).encode()))
 def test_nearly_valid_json_is_a_request_or_a_documented_error(data: bytes) -> None:
     outcome(protocol.parse, data)
 
 
+@settings(deadline=None)
 @given(mutated(msgpack.packb))
 def test_nearly_valid_msgpack_is_a_request_or_a_documented_error(data: bytes) -> None:
     outcome(protocol.parse_packed, data)
 
 
+@settings(deadline=None)
 @given(objects)
 def test_both_encodings_mean_the_same(value: dict[str, Any]) -> None:
     text = json.dumps(value)
