@@ -1,4 +1,4 @@
-"""What one tick brings to one group of connections, and who must not get which part of it. Pure.
+"""What one tick brings to one group of connections, and who must not get which part of it.
 
 Nearly always everybody gets the same: one batch, encoded once. A part that somebody must not get (their own typing,
 their own message with ``echo: false``) makes a second batch for that connection alone.
