@@ -226,8 +226,10 @@ async def test_a_log_whose_meta_was_lost_is_not_mixed_with_the_new_one(server: R
     async with running(broker(server.url)) as a:
         for _ in range(5):
             await a.broker.append("r", b"old", history=HISTORY)
+        before = await a.broker.append("r", b"old", history=HISTORY, dedup=Dedup("s", "k"))
         server.command("DEL", "roomcast:{0}:meta:r")
-        await a.broker.append("r", b"new", history=HISTORY)
+        after = await a.broker.append("r", b"new", history=HISTORY, dedup=Dedup("s", "k"))
+        assert after.epoch != before.epoch and after.offset == 1
         assert [entry.payload for entry in (await a.broker.read("r", 0, 10)).entries] == [b"new"]
         server.command("DEL", "roomcast:{0}:meta:r")
         assert (await a.broker.read("r", 0, 10)).entries == []
@@ -664,3 +666,46 @@ async def test_a_reconnecting_node_backs_off_and_begins_anew_after_a_confirmed_p
         server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await a.sink.wait_for(partial(restored, a, 5))
         assert time.monotonic() - start_s < 0.8 / 2  # what the next one would have been at least
+
+
+# With the times of production
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(90)
+async def test_a_frozen_redis_is_noticed_within_five_seconds_by_default(server: RedisServer) -> None:
+    async with running(RedisBroker(server.tcp_url, node_id="a")) as a:
+        await a.broker.subscribe("room:r")
+        noticed_s = []
+        for times in range(1, 4):
+            await asyncio.sleep(random.uniform(0, 2))  # anywhere between two heartbeats
+            start_s = time.monotonic()
+            server.pause()
+            await a.sink.wait_for(lambda: not a.broker.ready, 10)
+            noticed_s.append(time.monotonic() - start_s)
+            server.resume()
+            await a.sink.wait_for(partial(restored, a, times), 10)
+        assert max(noticed_s) <= 5 + 0.25, noticed_s
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_subscribers_killed_for_a_minute_miss_nothing_that_is_not_in_the_log(server: RedisServer) -> None:
+    async with running(RedisBroker(server.url, node_id="a")) as a:
+        await a.broker.subscribe("room:r")
+        start_s = next_kill_s = time.monotonic()
+        while time.monotonic() < start_s + 60:
+            if time.monotonic() > next_kill_s:
+                next_kill_s += 3
+                server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            for _ in range(20):
+                a.broker.append("r", b"x" * 100, history=ALL)
+            await asyncio.sleep(0.01)
+        await a.broker.wait_ready()
+        last = await a.broker.append("r", b"last", history=ALL)
+        await a.sink.wait_for(lambda: a.sink.entries("r")[-1].offset == last.offset)
+        offsets = [entry.offset for entry in a.sink.entries("r")]
+        assert offsets == sorted(set(offsets))  # holes, but no repetition and no disorder
+        kills = a.sink.names().count("resubscribed")
+        assert 15 <= kills <= 21 and a.sink.names() == OUTAGE * kills
+        assert a.broker.stats.unavailable == a.broker.stats.outcomes_unknown == 0
