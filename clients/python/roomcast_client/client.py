@@ -110,6 +110,12 @@ class Roomcast:
                 task.cancel()
                 await asyncio.wait([task])
 
+    def reconnect(self) -> None:
+        """Cut the connection and make a new one, on the next URL if there are several: for an application that knows
+        that the network has changed. Nothing is lost by it."""
+        if self._link is not None:
+            self._link.abort()
+
     @property
     def connected(self) -> bool:
         """Welcomed by a node, and not cut off since as far as is known."""

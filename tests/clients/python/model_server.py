@@ -1,4 +1,4 @@
-"""A server for the state machine to talk to: the rules of docs/protocol.md for one room, and every way they can go wrong.
+"""A server for the state machine to talk to: docs/protocol.md for one room, and all that can happen to its log.
 
 Frames to the client wait in a queue, from which a test delivers, loses or doubles them. Requests are handled at once.
 """

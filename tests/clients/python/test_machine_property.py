@@ -1,4 +1,4 @@
-"""Whatever happens between server and client, the application sees each room's log in order, once, split only at resets.
+"""Whatever happens between server and client, the application sees the log in order, once, split only at resets.
 
 Hypothesis plays publishers, Redis losing data, the network and a slow application against the state machine; the model
 server keeps every entry with a link to the one before, so a silently skipped, repeated or forked entry cannot hide.
