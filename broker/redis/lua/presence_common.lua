@@ -1,6 +1,6 @@
 -- What the presence scripts share; broker/redis/presence.py puts it in front of each of them. Theory: broker/presence.py.
 --
--- meta   HASH  e epoch of the shard, t time of the last heartbeat, s end of the last stall, w whole again after
+-- meta   HASH  t time of the last heartbeat, s end of the last stall, w whole again after
 -- nodes  ZSET  incarnation -> end of its lease. Membership is the fence; the time only says who may be fenced
 -- dead   ZSET  incarnation -> fenced at. Its share is being given up
 -- n      HASH  the share of one incarnation: # last sequence number applied, '<room> <user>' -> connections

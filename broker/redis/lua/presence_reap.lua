@@ -18,7 +18,7 @@ for i = arg, #ARGV, 2 do
   end
 end
 local rest = {}
-for _, field in ipairs(redis.call('HRANDFIELD', KEYS[3], ARGV[3])) do
+for _, field in ipairs(redis.call('HRANDFIELD', KEYS[3], ARGV[3] + 1)) do -- one more: '#' may be among them
   if field ~= '#' then rest[#rest + 1] = field end
 end
 if #rest == 0 and redis.call('HLEN', KEYS[3]) <= 1 then
