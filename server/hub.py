@@ -58,6 +58,8 @@ class LocalHub(Listener):
         self.failure: str | None = None
         """Why this node cannot go on (a background task crashed); None while all is well."""
         self.degraded_since: float | None = None
+        self.draining = False
+        """This node is leaving: it is not ready, and its clients are sent away."""
         self.paths: Registry[str, Connection] = Registry()
         self.users: Registry[str, Connection] = Registry()
         self.sessions: Registry[str, Connection] = Registry()
@@ -264,25 +266,28 @@ class LocalHub(Listener):
         self.feed.retry()
         self._tell_everybody(events.restored())
 
+    def everyone(self) -> list[Connection]:
+        """All connections, as they are now."""
+        return [connection for path in self.paths for connection in self.paths.members(path)]
+
     def _outbound_bytes(self) -> float:
-        return float(sum(c.outbound_bytes() for path in self.paths for c in self.paths.members(path)))
+        return float(sum(connection.outbound_bytes() for connection in self.everyone()))
 
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])
-        for path in self.paths:
-            for connection in tuple(self.paths.members(path)):
-                connection.send(batch)
+        for connection in self.everyone():
+            connection.send(batch)
 
     # Life.
 
     @property
     def ready(self) -> bool:
-        return self.broker.ready and self.failure is None
+        return self.broker.ready and self.failure is None and not self.draining
 
     @property
     def reason(self) -> str:
         """Why the node is not ready; empty when it is."""
-        return self.failure or self.broker.reason
+        return self.failure or ("draining" if self.draining else self.broker.reason)
 
     async def start(self) -> None:
         await self.broker.start(self)
