@@ -75,7 +75,9 @@ class PlainConnection(Connection):
             self._close_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_S
             self._close_event = {"type": "websocket.close", "code": code, "reason": reason}
             if code == closing.SLOW:
-                self._queue.clear()  # it resumes; what it does not read would only hold up the close
+                # The client resumes; what it does not read would only hold up the close.
+                self._queued_bytes -= sum(map(self._size, self._queue))
+                self._queue.clear()
             self._wake.set()
             self._readable.set()
 

@@ -1,0 +1,772 @@
+"""One WebSocket's bytes: RFC 6455's frame rules as literals, agreement with ``websockets``, bounds, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websockets.frames import Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+
+from server import closing, frames, wire
+from server.connection import BUSY, CONGESTED, CONGESTED_BYTES, INBOX
+from server.frames import Batch, Prepared
+from server.heartbeat import SLOTS, Heartbeat
+from server.wire import FRAMES_PER_TURN, MAX_FRAGMENTS
+from tests.support.wires import BINARY, CLOSE, CONT, PING, PONG, TEXT, Ear, client_frame, close_payload
+
+NO_MASK = b"\0\0\0\0"
+"""A mask of zeros leaves the payload readable in the literals below."""
+
+
+class Case(NamedTuple):
+    name: str
+    data: bytes
+    messages: list[tuple[bool, bytes]] = []  # noqa: RUF012 - a default of a tuple's field, never changed
+    out: bytes = b""
+    """What is written before any close frame of our own making."""
+    code: int = 0
+    """The close code of the frame that is written, or, with ``echo``, with which the connection ends."""
+    echo: bool = False
+    """The peer closed: ``out`` is the whole answer."""
+
+
+T, B = True, False
+CASES = [
+    # RFC 6455 §5.7, the examples a server may get.
+    Case("a masked text", bytes.fromhex("818537fa213d7f9f4d5158"), [(T, b"Hello")]),
+    Case("a masked pong", bytes.fromhex("8a8537fa213d7f9f4d5158")),
+    Case("a masked ping", bytes.fromhex("898537fa213d7f9f4d5158"), out=bytes.fromhex("8a0548656c6c6f")),
+    Case("an empty text", b"\x81\x80" + NO_MASK, [(T, b"")]),
+    Case("an empty binary", b"\x82\x80" + NO_MASK, [(B, b"")]),
+    Case("two in one read", (b"\x81\x81" + NO_MASK + b"a") + (b"\x82\x81" + NO_MASK + b"b"), [(T, b"a"), (B, b"b")]),
+    # §5.2 lengths.
+    Case("125 bytes, the longest short one", b"\x81\xfd" + NO_MASK + b"x" * 125, [(T, b"x" * 125)]),
+    Case("126 bytes, the shortest medium one", b"\x81\xfe\x00\x7e" + NO_MASK + b"x" * 126, [(T, b"x" * 126)]),
+    Case("65,535 bytes", b"\x81\xfe\xff\xff" + NO_MASK + b"x" * 65535, [(T, b"x" * 65535)]),
+    Case(
+        "65,536 bytes, the most",
+        b"\x82\xff\0\0\0\0\0\x01\0\0" + NO_MASK + b"x" * 65536,
+        [(B, b"x" * 65536)],
+    ),
+    Case("one byte too many", b"\x82\xff\0\0\0\0\0\x01\0\x01" + NO_MASK, code=1009),
+    Case("2^63 - 1 bytes", b"\x81\xff\x7f" + b"\xff" * 7 + NO_MASK, code=1009),
+    Case("2^63 bytes: the forbidden bit", b"\x81\xff\x80" + b"\0" * 7 + NO_MASK, code=1009),
+    Case("2^64 - 1 bytes", b"\x81\xff" + b"\xff" * 8 + NO_MASK, code=1009),
+    Case("16 bits for 5 bytes: tolerated", b"\x81\xfe\x00\x05" + NO_MASK + b"Hello", [(T, b"Hello")]),
+    Case("64 bits for 5 bytes: tolerated", b"\x81\xff" + b"\0" * 7 + b"\x05" + NO_MASK + b"Hello", [(T, b"Hello")]),
+    # §5.1 and §5.2: mask, reserved bits, opcodes.
+    Case("an unmasked text", b"\x81\x05Hello", code=1002),
+    Case("an unmasked ping", b"\x89\x00", code=1002),
+    Case("an unmasked close", b"\x88\x02\x03\xe8", code=1002),
+    *(Case(f"reserved bit {bit:#x}", bytes([0x81 | bit, 0x81]) + NO_MASK + b"a", code=1002) for bit in (16, 32, 64)),
+    Case("a reserved bit on a ping", b"\xc9\x80" + NO_MASK, code=1002),
+    *(
+        Case(f"opcode {opcode}", bytes([0x80 | opcode, 0x80]) + NO_MASK, code=1002)
+        for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+    ),
+    # §5.4 fragments.
+    Case("two fragments", b"\x01\x83" + NO_MASK + b"Hel" + b"\x80\x82" + NO_MASK + b"lo", [(T, b"Hello")]),
+    Case(
+        "empty fragments around",
+        b"\x02\x80" + NO_MASK + b"\x00\x81" + NO_MASK + b"a" + b"\x80\x80" + NO_MASK,
+        [(B, b"a")],
+    ),
+    Case(
+        "a code point cut by a fragment",
+        b"\x01\x81" + NO_MASK + b"\xc3" + b"\x80\x81" + NO_MASK + b"\xa9",
+        [(T, b"\xc3\xa9")],
+    ),
+    Case(
+        "ping and pong between fragments",
+        b"\x01\x81"
+        + NO_MASK
+        + b"a"
+        + b"\x89\x81"
+        + NO_MASK
+        + b"?"
+        + b"\x8a\x80"
+        + NO_MASK
+        + b"\x80\x81"
+        + NO_MASK
+        + b"b",
+        [(T, b"ab")],
+        out=b"\x8a\x01?",
+    ),
+    Case(
+        "one message after the other, both in fragments",
+        2 * (b"\x01\x81" + NO_MASK + b"a" + b"\x80\x81" + NO_MASK + b"b"),
+        [(T, b"ab"), (T, b"ab")],
+    ),
+    Case("a continuation of nothing", b"\x80\x81" + NO_MASK + b"a", code=1002),
+    Case("an unfinished continuation of nothing", b"\x00\x80" + NO_MASK, code=1002),
+    Case("a text within a message", b"\x01\x81" + NO_MASK + b"a" + b"\x81\x81" + NO_MASK + b"b", code=1002),
+    Case("a binary within a message", b"\x01\x81" + NO_MASK + b"a" + b"\x02\x81" + NO_MASK + b"b", code=1002),
+    Case("a close within a message", b"\x01\x81" + NO_MASK + b"a" + b"\x88\x80" + NO_MASK, code=1002),
+    Case(
+        "fragments of 65,537 bytes in all",
+        b"\x02\xfe\xff\xff" + NO_MASK + b"x" * 65535 + b"\x80\x82" + NO_MASK + b"xx",
+        code=1009,
+    ),
+    # §5.5 control frames.
+    Case("an empty ping", b"\x89\x80" + NO_MASK, out=b"\x8a\x00"),
+    Case("the longest ping", b"\x89\xfd" + NO_MASK + b"p" * 125, out=b"\x8a\x7d" + b"p" * 125),
+    Case("a ping too long", b"\x89\xfe\x00\x7e" + NO_MASK + b"p" * 126, code=1002),
+    Case("a pong too long", b"\x8a\xfe\x00\x7e" + NO_MASK + b"p" * 126, code=1002),
+    Case("a close too long", b"\x88\xfe\x00\x7e" + NO_MASK + b"\x03\xe8" + b"p" * 124, code=1002),
+    Case("a ping in fragments", b"\x09\x80" + NO_MASK, code=1002),
+    Case("a close in fragments", b"\x08\x80" + NO_MASK, code=1002),
+    # §5.5.1 and §7.4: closing.
+    Case("a close without a code", b"\x88\x80" + NO_MASK, out=b"\x88\x00", code=1005, echo=True),
+    *(
+        Case(
+            f"a close with {code}",
+            b"\x88\x82" + NO_MASK + code.to_bytes(2, "big"),
+            out=b"\x88\x02" + code.to_bytes(2, "big"),
+            code=code,
+            echo=True,
+        )
+        for code in (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999)
+    ),
+    *(
+        Case(f"a close with {code}", b"\x88\x82" + NO_MASK + code.to_bytes(2, "big"), code=1002)
+        for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535)
+    ),
+    Case("a close of one byte", b"\x88\x81" + NO_MASK + b"\x03", code=1002),
+    Case(
+        "a close with the longest reason",
+        b"\x88\xfd" + NO_MASK + b"\x03\xe8" + b"r" * 123,
+        out=b"\x88\x7d\x03\xe8" + b"r" * 123,
+        code=1000,
+        echo=True,
+    ),
+    Case("a reason that is not UTF-8", b"\x88\x84" + NO_MASK + b"\x03\xe8\xc3\x28", code=1007),
+    Case(
+        "data after a close",
+        b"\x81\x81" + NO_MASK + b"a" + b"\x88\x80" + NO_MASK + b"\x81\x81" + NO_MASK + b"b" + b"\x89\x80" + NO_MASK,
+        [(T, b"a")],
+        out=b"\x88\x00",
+        code=1005,
+        echo=True,
+    ),
+    Case(
+        "all that after a failure",
+        b"\x83\x80" + NO_MASK + b"\x81\x81" + NO_MASK + b"b" + b"\x89\x80" + NO_MASK + b"\x88\x80" + NO_MASK,
+        code=1002,
+    ),
+]
+
+
+def check(case: Case, ear: Ear) -> None:
+    assert ear.messages == case.messages
+    written = bytes(ear.sent.written)
+    assert written.startswith(case.out)
+    rest = written[len(case.out) :]
+    assert ear.code == case.code
+    if case.echo:
+        assert not rest
+        assert ear.sent.closing and not ear.sent.aborted.is_set()
+    elif case.code:
+        assert rest[:1] == b"\x88" and rest[1] == len(rest) - 2 <= 125, "one close frame, and nothing after it"
+        assert rest[2:4] == case.code.to_bytes(2, "big")
+        rest[4:].decode()
+        # Half-closed and lingering: a close() with unread input would be a reset.
+        assert ear.sent.eof and not ear.sent.closing and ear.sent.reading
+    else:
+        assert not rest and not ear.sent.closing and ear.sent.reading
+
+
+def cuts(length: int) -> Iterator[int]:
+    """Everywhere in what is short; around headers and at the end of what is long."""
+    return iter(range(1, length) if length < 300 else [*range(1, 24), length // 2, *range(length - 8, length)])
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_every_frame_rule_however_the_bytes_arrive(case: Case) -> None:
+    ear = Ear()
+    ear.hears(case.data)
+    check(case, ear)
+    for cut in cuts(len(case.data)):
+        ear = Ear()
+        ear.hears(case.data, cut)
+        check(case, ear)
+    if len(case.data) < 300:
+        ear = Ear()
+        ear.hears(case.data, *range(1, len(case.data)))
+        check(case, ear)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+async def test_every_frame_rule_after_the_bytes_waited_for_a_release(case: Case) -> None:
+    ear = Ear()
+    ear.hold(BUSY)
+    ear.hears(case.data, len(case.data) // 2)
+    assert not ear.messages and not ear.sent.written
+    ear.release(BUSY)
+    check(case, ear)
+
+
+# Agreement with the library.
+
+payloads = st.one_of(
+    st.binary(max_size=8), st.binary(min_size=120, max_size=135), st.binary(min_size=995, max_size=1030)
+)
+masks = st.binary(min_size=4, max_size=4)
+closes = st.builds(
+    close_payload,
+    st.one_of(st.integers(0, 65535), st.sampled_from([1000, 1001, 3000, 4999])),
+    st.one_of(st.just(b""), st.binary(max_size=5), st.text(max_size=5).map(str.encode)),
+)
+good = st.one_of(
+    st.builds(client_frame, st.sampled_from([TEXT, BINARY]), payloads, mask=masks),
+    st.builds(client_frame, st.sampled_from([PING, PONG]), st.binary(max_size=125), mask=masks),
+    st.lists(payloads, min_size=2, max_size=4).map(
+        lambda parts: b"".join(
+            client_frame(CONT if index else TEXT, part, fin=index == len(parts) - 1) for index, part in enumerate(parts)
+        )
+    ),
+)
+odd = st.one_of(
+    st.builds(
+        client_frame,
+        st.integers(0, 15),
+        payloads,
+        fin=st.booleans(),
+        rsv=st.sampled_from([0, 0, 0, 1, 4]),
+        mask=masks,
+    ),
+    st.builds(client_frame, st.just(CLOSE), closes, mask=masks),
+    st.builds(client_frame, st.sampled_from([CONT, TEXT]), payloads, fin=st.just(False)),
+    st.binary(max_size=20),
+)
+streams = st.builds(
+    lambda begin, end: b"".join(begin + end), st.lists(good, max_size=6), st.lists(st.one_of(good, odd), max_size=5)
+)
+MOST = 1024
+
+
+class Model:
+    """What the library does with a whole stream."""
+
+    def __init__(self, data: bytes) -> None:
+        protocol = Protocol(SERVER, state=OPEN, max_size=MOST)
+        protocol.receive_data(data)
+        self.written = b"".join(protocol.data_to_send())
+        self.messages: list[tuple[bool, bytes]] = []
+        parts: list[bytes] = []
+        text = False
+        for event in protocol.events_received():
+            opcode, fin = event.opcode, event.fin  # type: ignore[union-attr]
+            if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                if opcode is not Opcode.CONT:
+                    parts, text = [], opcode is Opcode.TEXT
+                parts.append(bytes(event.data))  # type: ignore[union-attr]
+                if fin:
+                    self.messages.append((text, b"".join(parts)))
+        if protocol.parser_exc is not None:
+            assert protocol.close_sent is not None
+            self.code: int = protocol.close_sent.code
+        else:
+            self.code = protocol.close_rcvd.code if protocol.close_rcvd is not None else 0
+
+
+@settings(max_examples=300, deadline=None)
+@given(streams, st.data())
+def test_the_inline_path_and_the_library_agree_in_everything(stream: bytes, data: st.DataObject) -> None:
+    places = st.lists(st.integers(0, len(stream)), max_size=8, unique=True).map(sorted)
+    cut_at = data.draw(places, "cuts")
+    model = Model(stream)
+
+    async def scenario() -> None:
+        ear = Ear(max_message=MOST)
+        ear.hears(stream, *cut_at)
+        assert ear.messages == model.messages
+        assert bytes(ear.sent.written) == model.written
+        assert ear.code == model.code
+
+    asyncio.run(scenario())
+
+
+# Holding and releasing.
+
+actions = st.one_of(
+    st.tuples(st.just("arrive"), st.integers(1, 700)),
+    st.tuples(st.sampled_from(["hold", "release"]), st.sampled_from([BUSY, CONGESTED, INBOX])),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=200), max_size=300), st.lists(actions, max_size=40), st.integers(1, 5))
+def test_holding_and_releasing_loses_and_reorders_nothing(
+    payloads: list[bytes], steps: list[tuple[str, int]], hold_every: int
+) -> None:
+    """The hub holds at every ``hold_every``-th message; the peer and the transport do as ``steps`` say."""
+    stream = b"".join(client_frame(TEXT if index % 3 else BINARY, each) for index, each in enumerate(payloads))
+
+    async def scenario() -> None:
+        ear = Ear()
+        ear.holding, ear.hold_every = BUSY, hold_every
+        left = stream
+
+        def arrive(size: int) -> None:
+            nonlocal left
+            before, held = len(ear.messages), ear.held
+            piece, left = left[:size], left[size:]
+            ear.data_received(piece)
+            assert not held or len(ear.messages) == before
+
+        for step, value in steps:
+            if step == "arrive":
+                arrive(value)  # even while held: what a transport had read already may still come
+            elif step == "hold":
+                ear.hold(value)
+            else:
+                ear.release(value)
+            assert ear.sent.reading == (ear.held == 0)
+        while left or ear.held or ear._rest:
+            for why in (BUSY, CONGESTED, INBOX):
+                ear.release(why)
+            await asyncio.sleep(0)
+            if ear.sent.reading:
+                arrive(100)
+        assert ear.messages == [(bool(index % 3), each) for index, each in enumerate(payloads)]
+
+    asyncio.run(scenario())
+
+
+async def test_a_release_for_one_reason_keeps_the_other() -> None:
+    ear = Ear()
+    ear.hold(BUSY)
+    ear.hold(CONGESTED)
+    ear.hears(client_frame(TEXT, b"a"))
+    ear.release(BUSY)
+    assert not ear.messages and not ear.sent.reading
+    ear.release(BUSY)
+    assert not ear.messages
+    ear.release(CONGESTED)
+    assert ear.messages == [(T, b"a")] and ear.sent.reading
+
+
+# Turns.
+
+
+async def test_a_chunk_of_tiny_frames_is_read_in_turns() -> None:
+    ear = Ear()
+    frame = client_frame(TEXT)
+    count = 3 * FRAMES_PER_TURN + 5
+    ear.hears(frame * count)
+    seen = []
+    while len(ear.messages) < count:
+        seen.append(len(ear.messages))
+        assert not ear.sent.reading, "a flood is not read on while it is being worked off"
+        await asyncio.sleep(0)
+    assert seen == [FRAMES_PER_TURN, 2 * FRAMES_PER_TURN, 3 * FRAMES_PER_TURN]
+    assert ear.sent.reading and not ear.held
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, PING, PONG], ids=["text", "binary", "ping", "pong"])
+@pytest.mark.parametrize("after", ["open", "closing"])
+async def test_no_turn_takes_5_ms_for_256_kib_of_tiny_frames(opcode: int, after: str) -> None:
+    frame = client_frame(opcode)
+
+    class Costly(Ear):
+        """Handling a request takes 15 µs."""
+
+        def message(self, data: bytes, text: bool) -> None:
+            until = time.thread_time() + 15e-6
+            while time.thread_time() < until:
+                pass
+
+    ear = Costly()
+    if after == "closing":
+        ear.close(1000)
+    longest = count = 0.0
+    started = time.thread_time()
+    ear.data_received(frame * (262144 // len(frame)))
+    while True:
+        longest = max(longest, time.thread_time() - started)
+        count += 1
+        if not ear._rest:
+            break
+        started = time.thread_time()
+        ear.release(wire.TURN)  # what the loop was asked to call
+    assert count > 300 and longest < 0.005, f"{longest * 1000:.1f} ms"
+    ear.connection_lost(None)
+
+
+async def test_a_chunk_held_after_every_message_is_not_copied_each_time() -> None:
+    """4,000 requests in one chunk, each waiting for Redis: quadratic copying would take over a second."""
+    ear = Ear()
+    ear.holding = BUSY
+    frame = client_frame(TEXT, b"x" * 59)
+    count = 262144 // len(frame)
+    started = time.thread_time()
+    ear.hears(frame * count)
+    while len(ear.messages) < count:
+        ear.release(BUSY)
+    assert time.thread_time() - started < 0.25
+
+
+# What a peer can make us keep.
+
+
+@contextmanager
+def growth(limit: int) -> Iterator[None]:
+    """At most so many bytes of Python objects more at the end, and at any time twice that."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        yield
+        gc.collect()
+        now, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now < limit and peak < 2 * limit + 1_000_000, (now, peak)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_empty_fragments_without_end_fail_the_connection(opcode: int) -> None:
+    ear = Ear()
+    ear.hears(client_frame(opcode, fin=False))
+    for _ in range(MAX_FRAGMENTS - 2):
+        ear.hears(client_frame(CONT, fin=False))
+    assert not ear.closed
+    ear.hears(client_frame(CONT, fin=False))
+    assert ear.code == closing.POLICY
+    assert ear.sent.written.startswith(frames.close_frame(closing.POLICY)[:1])
+    with growth(20_000):
+        for _ in range(1000):
+            ear.hears(client_frame(CONT, fin=False) * 100)
+
+
+async def test_a_message_in_as_many_fragments_as_allowed_arrives() -> None:
+    ear = Ear()
+    ear.hears(client_frame(TEXT, b"a", fin=False))
+    for index in range(MAX_FRAGMENTS - 1):
+        ear.hears(client_frame(CONT, b"a", fin=index == MAX_FRAGMENTS - 2))
+    assert ear.messages == [(T, b"a" * MAX_FRAGMENTS)]
+
+
+async def test_no_pong_is_written_while_the_peer_owes_us_reading() -> None:
+    ear = Ear()
+    ear.hears(client_frame(PING, b"1"))
+    ear.sent.owed = CONGESTED_BYTES + 1
+    ear.hears(client_frame(PING, b"2") + client_frame(TEXT, b"a", fin=False) + client_frame(PING, b"3"))
+    assert ear.sent.written == frames.pong_frame(b"1")
+    ear.sent.owed = 0
+    ear.hears(client_frame(PING, b"4"))
+    assert ear.sent.written == frames.pong_frame(b"1") + frames.pong_frame(b"4")
+
+
+async def test_a_flood_after_our_close_is_not_kept() -> None:
+    """Not even if the transport says only now that the peer does not read."""
+    ear = Ear()
+    ear.close(4002)
+    ear.pause_writing()
+    with growth(100_000):
+        for _ in range(50):
+            ear.hears(client_frame(TEXT, b"x" * 60_000))
+    assert not ear.messages
+    ear.hears(client_frame(CLOSE, close_payload(4002)))
+    assert ear.sent.closing
+
+
+async def test_a_flood_after_a_failure_is_not_kept_nor_read() -> None:
+    ear = Ear()
+    ear.hears(client_frame(3))
+    with growth(100_000):
+        for _ in range(50):
+            ear.hears(client_frame(TEXT, b"x" * 60_000)[:-1])
+    ear.hears(client_frame(CLOSE))
+    assert not ear.sent.closing, "§7.1.7: nothing of the peer counts any more"
+    ear.connection_lost(None)
+    assert ear.end == (1002, "")
+
+
+# Deadlines.
+
+
+@pytest.fixture
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in {"CLOSE_TIMEOUT_S": 0.03, "STALL_S": 0.03, "ASSEMBLY_S": 0.03, "SECOND_LOOK_S": 0.02}.items():
+        monkeypatch.setattr(wire, name, seconds)
+
+
+async def soon(event: asyncio.Event) -> None:
+    async with asyncio.timeout(5):
+        await event.wait()
+
+
+def test_the_times_are_those_of_the_design() -> None:
+    assert (wire.CLOSE_TIMEOUT_S, wire.STALL_S, wire.ASSEMBLY_S, wire.SECOND_LOOK_S) == (10.0, 10.0, 15.0, 1.0)
+
+
+async def test_a_consumer_over_its_limit_gets_4008_and_is_aborted_in_time(short_times: None) -> None:
+    ear = Ear(outbound_limit=1000)
+    batch = Batch([Prepared(b"x" * 5000)])
+    ear.sent.owed = 1000
+    ear.send(batch)
+    assert ear.sent.written == batch.frames and not ear.closed, "what one tick brings is always taken"
+    ear.sent.owed = 1001
+    ear.send(batch)
+    ear.send(batch)
+    ear.send_event(b"{}")
+    assert ear.code == closing.SLOW
+    last = bytes(ear.sent.written[len(batch.frames) :])
+    assert last == frames.close_frame(closing.SLOW, "too slow a reader: reconnect and resume")
+    await soon(ear.sent.aborted)
+
+
+async def test_replies_count_against_the_limit_too() -> None:
+    ear = Ear(outbound_limit=1000)
+    ear.sent.owed = 1001
+    ear.send_event(b"{}")
+    assert ear.code == closing.SLOW
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_events_and_batches_are_written_as_the_client_wants_them(packed: bool) -> None:
+    ear = Ear()
+    ear.packed = packed
+    ear.send_event(b'{"a":1}')
+    ear.send(Batch([Prepared(b'{"a":1}'), Prepared(b'{"a":1}')]))
+    one = b"\x82\x04\x81\xa1a\x01" if packed else b'\x81\x07{"a":1}'
+    assert ear.sent.written == one * 3
+    assert ear.sent.writes == 2
+
+
+async def test_a_peer_that_never_answers_our_close_is_aborted(short_times: None) -> None:
+    ear = Ear()
+    ear.close(1000)
+    ear.close(1001)
+    assert ear.sent.written == b"\x88\x02\x03\xe8"
+    await soon(ear.sent.aborted)
+
+
+async def test_a_peer_that_answers_is_not_aborted_later(short_times: None) -> None:
+    ear = Ear()
+    ear.close(1000)
+    ear.hears(client_frame(CLOSE, close_payload(1000)))
+    assert ear.sent.closing
+    ear.connection_lost(None)
+    assert ear._deadline is None and ear.end == (1000, "")
+    assert not [handle for handle in asyncio.get_running_loop()._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
+
+
+async def test_a_peer_that_closes_but_does_not_read_our_answer_is_aborted(short_times: None) -> None:
+    ear = Ear()
+    ear.hears(client_frame(CLOSE, close_payload(1001, b"bye")))
+    assert ear.sent.closing
+    await soon(ear.sent.aborted)
+    ear.connection_lost(None)
+    assert ear.end == (1001, "bye")
+
+
+async def test_a_peer_that_fails_is_lingered_for_and_then_aborted(short_times: None) -> None:
+    ear = Ear()
+    ear.hears(client_frame(3))
+    assert ear.sent.eof and not ear.sent.closing
+    await soon(ear.sent.aborted)
+
+
+async def test_a_half_closed_peer_that_reads_nothing_is_aborted(short_times: None) -> None:
+    ear = Ear()
+    assert not ear.eof_received(), "the transport closes once the peer has what it is owed"
+    await soon(ear.sent.aborted)
+    ear.connection_lost(None)
+    assert ear.end == (1006, "")
+
+
+async def test_a_half_closed_peer_that_was_closed_keeps_its_code() -> None:
+    ear = Ear()
+    ear.close(4004)
+    ear.eof_received()
+    ear.connection_lost(None)
+    assert ear.end == (4004, "")
+
+
+async def test_a_stalled_peer_is_aborted_with_4008(short_times: None) -> None:
+    ear = Ear()
+    ear.pause_writing()
+    assert not ear.sent.reading, "who does not read is not read"
+    await soon(ear.sent.aborted)
+    ear.connection_lost(None)
+    assert ear.end == (closing.SLOW, "")
+
+
+async def test_a_peer_that_reads_on_is_not_stalled(short_times: None) -> None:
+    ear = Ear()
+    ear.pause_writing()
+    ear.resume_writing()
+    assert ear._deadline is None and ear.sent.reading
+
+
+async def test_a_frozen_node_looks_again_before_it_cuts_a_reader() -> None:
+    """The timer fires at once after a freeze; the transport writes what waited, and tells so, a moment later."""
+    ear = Ear()
+    ear.pause_writing()
+    first = ear._deadline
+    ear._look_again()
+    second = ear._deadline
+    assert not ear.closed and second is not None and second is not first
+    ear.resume_writing()
+    assert second.cancelled() and not ear.closed
+
+
+TRICKLES = {
+    "half a frame": client_frame(TEXT, b"x" * 1000)[:500],
+    "half a header": client_frame(TEXT, b"x" * 1000)[:1],
+    "half a ping": client_frame(PING, b"x")[:3],
+    "a fragment": client_frame(TEXT, b"x", fin=False),
+    "half a frame after a message": client_frame(TEXT, b"x") + client_frame(TEXT, b"x")[:3],
+}
+
+
+@pytest.mark.parametrize("data", TRICKLES.values(), ids=TRICKLES)
+async def test_a_message_that_does_not_end_fails_the_connection(data: bytes, short_times: None) -> None:
+    ear = Ear()
+    ear.hears(data)
+    await soon(ear.sent.aborted)
+    assert ear.code == closing.POLICY
+    close = frames.close_frame(closing.POLICY, "a message must arrive within 0.03 s")
+    assert ear.sent.written == close and ear.sent.eof
+
+
+async def test_trickled_bytes_do_not_prolong_a_message() -> None:
+    ear = Ear()
+    frame = client_frame(TEXT, b"x" * 100)
+    ear.hears(frame[:10])
+    timer = ear._overdue
+    for index in range(10, 50):
+        ear.hears(frame[index : index + 1])
+    ear.hears(client_frame(TEXT, b"x" * 100)[50:])
+    assert timer is not None and timer.cancelled() and ear._overdue is None
+
+
+async def test_control_frames_do_not_prolong_a_message() -> None:
+    ear = Ear()
+    ear.hears(client_frame(TEXT, b"x", fin=False))
+    timer = ear._overdue
+    for _ in range(3):
+        ear.hears(client_frame(PING))
+        ear.hears(client_frame(CONT, b"x", fin=False))
+    assert timer is not None and ear._overdue is timer and not timer.cancelled()
+
+
+@pytest.mark.parametrize(
+    "message",
+    [client_frame(TEXT, b"x" * 200), client_frame(TEXT, b"x", fin=False) + client_frame(CONT, b"y" * 99)],
+    ids=["whole", "fragments"],
+)
+async def test_every_message_has_its_own_time_though_all_reads_end_within_one(message: bytes) -> None:
+    ear = Ear()
+    stream, length = message * 3, len(message)
+    ear.hears(stream[: length - 10])
+    first = ear._overdue
+    ear.hears(stream[length - 10 : 2 * length - 10])
+    second = ear._overdue
+    assert first is not None and first.cancelled()
+    assert second is not None and second is not first
+    ear.hears(stream[2 * length - 10 :])
+    assert second.cancelled() and len(ear.messages) == 3
+    ear.connection_lost(None)
+
+
+async def test_the_time_of_a_message_does_not_run_against_a_peer_whom_nobody_reads() -> None:
+    ear = Ear()
+    frame = client_frame(TEXT, b"x" * 100)
+    ear.hears(frame[:10])
+    ear.hold(BUSY)
+    for sure in (False, True):
+        ear._message_overdue(sure)
+        assert not ear.closed
+    ear.release(BUSY)
+    ear._message_overdue(False)
+    assert not ear.closed, "what came meanwhile has not been read yet"
+    ear.hears(frame[10:])
+    assert ear.messages == [(T, b"x" * 100)]
+    ear.connection_lost(None)
+
+
+# The beat.
+
+
+async def test_a_silent_peer_is_aborted_at_the_beat_after_an_unanswered_ping() -> None:
+    ear = Ear()
+    ear.beat(False)
+    assert ear.sent.written == frames.PING
+    ear.beat(False)
+    assert ear.sent.aborted.is_set()
+    ear.connection_lost(None)
+    assert ear.end == (1006, "")
+
+
+@pytest.mark.parametrize("data", [client_frame(PONG), client_frame(TEXT, b"x"), client_frame(TEXT, b"x")[:1]])
+async def test_any_byte_is_an_answer(data: bytes) -> None:
+    ear = Ear()
+    for _ in range(3):
+        ear.beat(False)
+        ear.hears(data)
+    assert not ear.sent.aborted.is_set()
+    ear.connection_lost(None)
+
+
+async def test_who_is_not_read_is_not_silent() -> None:
+    ear = Ear()
+    ear.beat(False)
+    ear.hold(BUSY)
+    ear.beat(False)
+    ear.release(BUSY)  # its answers lie unread in the socket
+    ear.beat(False)
+    assert not ear.sent.aborted.is_set()
+    ear.beat(False)
+    assert ear.sent.aborted.is_set()
+
+
+async def test_a_congested_peer_gets_no_pings() -> None:
+    ear = Ear()
+    ear.pause_writing()
+    ear.beat(False)
+    ear.beat(False)
+    assert not ear.sent.written and not ear.sent.aborted.is_set()
+    ear.connection_lost(None)
+
+
+async def test_a_forgiven_round_cuts_nobody_and_the_next_one_does() -> None:
+    ear = Ear()
+    ear.beat(False)
+    ear.beat(True)
+    assert not ear.sent.aborted.is_set()
+    ear.beat(False)
+    assert ear.sent.aborted.is_set()
+
+
+async def test_a_closing_peer_is_not_pinged() -> None:
+    ear = Ear()
+    ear.close(1000)
+    written = bytes(ear.sent.written)
+    ear.beat(False)
+    ear.beat(False)
+    assert ear.sent.written == written and not ear.sent.aborted.is_set()
+    ear.connection_lost(None)
+
+
+async def test_the_wheel_has_a_connection_from_its_opening_to_its_end() -> None:
+    wheel = Heartbeat(10.0)
+    ear = Ear(wheel=wheel)
+    ear.open()
+    for _ in range(SLOTS):
+        wheel.turn(late=False)
+    assert ear.sent.written == frames.PING
+    ear.connection_lost(None)
+    for _ in range(SLOTS):
+        wheel.turn(late=False)
+    assert ear.sent.written == frames.PING and ear.end == (1006, "")
