@@ -146,6 +146,20 @@ async def test_after_unsubscribe_nothing_more_arrives(backend: Backend) -> None:
         await a.broker.unsubscribe("room:never")
 
 
+async def test_nothing_is_delivered_from_the_call_of_unsubscribe_on(backend: Backend) -> None:
+    async with backend.nodes("a", "b") as (a, b):
+        await a.broker.subscribe("room:r")
+        for _ in range(20):
+            flood = [b.broker.append("r", b"x", history=HISTORY) for _ in range(20)]
+            await a.sink.wait_for(lambda: a.sink.deliveries)
+            leaving = asyncio.ensure_future(a.broker.unsubscribe("room:r"))
+            await asyncio.sleep(0)
+            a.sink.deliveries.clear()
+            await asyncio.gather(*flood, leaving)
+            assert a.sink.deliveries == []
+            await a.broker.subscribe("room:r")
+
+
 async def test_a_channel_left_and_joined_again_at_once_is_joined(backend: Backend) -> None:
     async with backend.nodes("a", "b") as (a, b):
         await a.broker.subscribe("room:r")
@@ -291,13 +305,16 @@ async def test_the_tops_of_many_rooms_come_in_order_and_none_for_a_room_without_
 async def test_history_keeps_max_entries_and_at_most_128_more(backend: Backend) -> None:
     history = History(max_entries=10)
     async with backend.nodes("a") as (a,):
-        for burst in range(8):
-            await asyncio.gather(*(a.broker.append("r", b"x", history=history) for _ in range(50)))
+        lengths = []
+        for i in range(1, 300):
+            await a.broker.append("r", b"x", history=history)
             page = await a.broker.read("r", 0, 1000)
             offsets = [entry.offset for entry in page.entries]
-            assert page.top.offset == 50 * (burst + 1)
-            assert offsets == list(range(offsets[0], page.top.offset + 1))
-            assert min(10, page.top.offset) <= len(offsets) <= 10 + 128
+            assert page.top.offset == i
+            assert offsets == list(range(i - len(offsets) + 1, i + 1))
+            assert min(10, i) <= len(offsets) <= 10 + 128
+            lengths.append(len(offsets))
+        assert 10 in lengths[50:]  # trimmed to the number asked for, not to less
 
 
 async def test_history_keeps_no_more_than_max_bytes(backend: Backend) -> None:

@@ -46,6 +46,9 @@ class TcpProxy:
     def deafen(self, number: int) -> None:
         self._each[number].clear()
 
+    def undeafen(self, number: int) -> None:
+        self._each[number].set()
+
     def release(self) -> None:
         """Forward again, what was kept back first."""
         self._up.set()
