@@ -212,6 +212,7 @@ export class Machine {
     this.heardAt = this.now;
     this.pinged = false;
     const { op } = frame ?? {};
+    if (this.status === 'closed') return;
     if (op === 'welcome') this.welcome(frame);
     else if (!this.online) return;
     else if (op === 'reply') this.reply(frame);
@@ -397,7 +398,8 @@ export class Machine {
 
   /** Of a request or, by its name, a room's first join. @param {any} request @param {Error | null} error @param {any} [value] */
   settle(request, error, value) {
-    if (this.requests.delete(request.id)) this.pending -= request.size ?? 0;
+    if (request.op && !this.requests.delete(request.id)) return;
+    this.pending -= request.size ?? 0;
     this.effects.push(['settle', request.id, error, value]);
   }
 

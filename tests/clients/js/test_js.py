@@ -1,0 +1,81 @@
+"""The JavaScript client: its own tests under node, its types, its size and its package."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from server.endpoints import without_comments
+from tests.clients.js import npm
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+HERE = Path(__file__).parent
+MAX_GZIPPED_BYTES = 6 * 1024
+
+
+@pytest.fixture(scope="module", autouse=True)
+def packages() -> None:
+    npm.install()
+
+
+@pytest.mark.parametrize("name", ["machine", "properties", "client"])
+def test_under_node(name: str) -> None:
+    report = npm.run_tests(HERE / f"{name}.test.mjs")
+    assert "ℹ fail 0" in report and "ℹ pass 0" not in report, report
+
+
+def test_what_the_node_serves_is_small_and_still_the_program(tmp_path: Path) -> None:
+    source = (npm.CLIENT / "roomcast.js").read_bytes()
+    served = without_comments(source)
+    assert len(gzip.compress(served, 9)) <= MAX_GZIPPED_BYTES
+    # The same program: without comments and white space nothing differs.
+    script = tmp_path / "same.mjs"
+    script.write_text(
+        "import { createRequire } from 'node:module';\n"
+        f"const ts = createRequire({json.dumps(str(npm.CLIENT / 'package.json'))})('typescript');\n"
+        "import { readFileSync } from 'node:fs';\n"
+        "const bare = (path) => ts.transpileModule(readFileSync(path, 'utf8'),\n"
+        "  { compilerOptions: { target: 'es2022', removeComments: true } }).outputText.replace(/\\s+/g, ' ');\n"
+        "process.exit(bare(process.argv[2]) === bare(process.argv[3]) ? 0 : 1);\n"
+    )
+    (tmp_path / "served.js").write_bytes(served)
+    npm.run("node", str(script), str(npm.CLIENT / "roomcast.js"), str(tmp_path / "served.js"))
+
+
+def test_the_types_say_what_may_be_done_and_what_not(tmp_path: Path) -> None:
+    tsc = str(npm.CLIENT / "node_modules" / ".bin" / "tsc")
+    npm.run(tsc, "--outDir", str(tmp_path))
+    (tmp_path / "usage.ts").write_text((HERE / "usage.ts").read_text())
+    settings = {
+        "compilerOptions": {
+            "strict": True,
+            "noEmit": True,
+            "target": "es2022",
+            "module": "esnext",
+            "moduleResolution": "bundler",
+            "lib": ["es2022", "dom"],
+            "types": [],
+            "paths": {"roomcast": ["./roomcast.d.ts"]},
+        },
+        "files": ["usage.ts"],
+    }
+    (tmp_path / "tsconfig.json").write_text(json.dumps(settings))
+    npm.run(tsc, "-p", str(tmp_path))
+
+
+def test_the_package_holds_the_client_its_types_and_no_dependency(tmp_path: Path) -> None:
+    npm.run("npm", "pack", "--pack-destination", str(tmp_path))
+    [archive] = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        names = {name.removeprefix("package/") for name in packed.getnames()}
+    assert {"package.json", "roomcast.js", "roomcast.d.ts", "README.md"} == names
+    assert "dependencies" not in json.loads((npm.CLIENT / "package.json").read_text())
+
+
+def test_the_lock_file_names_no_host() -> None:
+    assert "://" not in (npm.CLIENT / "package-lock.json").read_text()
