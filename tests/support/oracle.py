@@ -1,8 +1,8 @@
 """The linearised oracle (T1 of the reliability notes): what publishers were told must be what subscribers saw.
 
 Publishers record every ack, subscribers every event of their rooms. ``check`` then demands of each subscriber: from
-where it began, every offset once and in order, each with the payload and tag that its publisher was told, up to the last
-acknowledged one; a break only where the client was told of a reset. And the log itself holds every publish once.
+where it began, every offset once and in order, each with the payload and tag that its publisher was told, up to the
+last acknowledged one; a break only where the client was told of a reset. And the log holds every publish once.
 """
 
 from __future__ import annotations

@@ -167,13 +167,15 @@ class Roomcast:
                     timeout_s=timeout_s,
                 )
             )
-            await answer
+            position = await answer
         except RoomcastError:
             self._rooms.pop(name, None)
             raise
         except BaseException:
             await room.leave()
             raise
+        if room.position is None and not history:
+            room.position = position
         return room
 
     async def members(self) -> list[UserId]:

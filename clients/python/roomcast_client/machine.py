@@ -120,7 +120,7 @@ class Machine:
         resume: Position | None,
         timeout_s: float,
     ) -> list[Effect]:
-        """``Done(ticket, None)`` when live; then in the room until ``leave``, over all reconnects."""
+        """``Done(ticket, position)`` when live; then in the room until ``leave``, over all reconnects."""
         membership = Membership(room, presence=presence, history=history, resume=resume)
         membership.ticket, membership.deadline = ticket, now + timeout_s
         self._rooms[room] = membership
@@ -366,7 +366,7 @@ class Machine:
         for status, message_id in room.marks().items():
             self._receipt(room.name, status, message_id)
         if room.ticket is not None:
-            self._effects.append(Done(room.ticket, None))
+            self._effects.append(Done(room.ticket, room.log.position))
             room.ticket = None
 
     def _not_joined(self, room: Membership, error: Refused, now: float, luck: float) -> None:

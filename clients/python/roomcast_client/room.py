@@ -34,7 +34,8 @@ class Room:
     def __init__(self, client: Roomcast, name: str, resume: Position | None) -> None:
         self.name = name
         self.position = resume
-        """After the last message read here. Give it to ``join(resume=…)`` in a later life of the program."""
+        """After the last message read here, or where the join began; None while none of the ``history`` asked for was
+        read. Give it to ``join(resume=…)`` in a later life of the program."""
         self._client = client
         self._inbox: Inbox[RoomEvent] = Inbox()
         self._parked = False

@@ -133,7 +133,7 @@ def test_the_reply_to_a_join_gives_history_receipts_and_members_then_the_join_is
         TellRoom("r", Message("r", "e", 2, "t2", 7, 1.5, "x")),
         TellRoom("r", Joined("r", None, 2, (Mark(42, 58, 57),), 3)),
         TellRoom("r", Roster("r", (1, "2"), 3, (1,))),
-        Done(1, None),
+        Done(1, Position("e", 2, "t2")),
     ]
 
 

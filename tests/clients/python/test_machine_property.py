@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from roomcast_client.effects import Connect, Done, Drop, Effect, Failed, Send, TellRoom
 from roomcast_client.errors import OutcomeUnknown, RoomcastError, Unavailable
-from roomcast_client.events import Ack, Message, Reset
+from roomcast_client.events import Ack, Message, Position, Reset
 from roomcast_client.machine import REPLY_S, Machine
 
 from tests.clients.python.model_server import ModelServer
@@ -32,7 +32,7 @@ class Conversation(RuleBasedStateMachine):
         self.drop = False
         self.broken = False
         self.tickets = 1
-        self.results: dict[int, Ack | RoomcastError | None] = {}
+        self.results: dict[int, Ack | Position | RoomcastError | None] = {}
         self.texts: dict[int, str] = {}
         self.deadlines: dict[int, float] = {}
         self.published = 0
@@ -231,7 +231,7 @@ class Conversation(RuleBasedStateMachine):
             if isinstance(result, Ack):
                 entry = self.server.every[result.tag]
                 assert (result.epoch, result.offset, entry.data) == (entry.epoch, entry.offset, self.texts[ticket])
-            elif result is not None:
+            elif isinstance(result, RoomcastError):
                 assert isinstance(result, Unavailable | OutcomeUnknown), result
                 if isinstance(result, Unavailable):
                     assert all(entry.data != self.texts[ticket] for entry in self.server.every.values())

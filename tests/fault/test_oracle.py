@@ -1,0 +1,160 @@
+"""T1: 200 clients on three nodes of one Redis, while connections are cut, nodes killed and subscribers thrown out.
+
+Every client's log must be contiguous and equal to what the publishers were told. Redis itself stays up with its data,
+and nobody is away longer than the history reaches, so there is no excuse for a single reset.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from collections import Counter
+from typing import NamedTuple
+
+import pytest
+from roomcast_client import Message, OutcomeUnknown, Reset, Room, Roomcast
+
+from tests.support.node import NodeServer
+from tests.support.oracle import Follower, Oracle
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import eventually
+
+NODES = 3
+CLIENTS = 200
+ROOMS = 8
+PUBLISHERS = 16
+"""Of the clients, two a room."""
+PUBLISH_EVERY_S = 0.2
+FAULT_EVERY_S = 0.4
+"""On average."""
+
+
+class Member(NamedTuple):
+    client: Roomcast
+    room: Room
+    follower: Follower
+
+
+class Run:
+    """One run: the world it happens in, what was recorded, how often what was done."""
+
+    def __init__(self, nodes: list[NodeServer], redis_server: RedisServer, seed: int) -> None:
+        self.nodes = nodes
+        self.redis = redis_server
+        self.chance = random.Random(seed)
+        self.oracle = Oracle()
+        self.members: list[Member] = []
+        self.faults: Counter[str] = Counter()
+        self.over = asyncio.Event()
+
+    async def enter(self, number: int) -> Member:
+        """One more client, on the node of its turn; after every cut it tries the next node."""
+        urls = [self.nodes[(number + turn) % NODES].ws_url for turn in range(NODES)]
+        client = await Roomcast(urls, user=f"u{number}", open_timeout_s=20).__aenter__()
+        room = await client.join(f"room-{number % ROOMS}")
+        assert room.position is not None
+        follower = self.oracle.follow(f"u{number}", room.name, room.position)
+        return Member(client, room, follower)
+
+    async def read(self, member: Member) -> None:
+        async for event in member.room.events():
+            if isinstance(event, Message | Reset):
+                member.follower.seen.append(event)
+
+    async def publish(self, number: int) -> None:
+        """A message, its ack, a pause, until the end."""
+        count = 0
+        while not self.over.is_set():
+            count += 1
+            await self.publish_one(self.members[number].room, f"{number}:{count}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), PUBLISH_EVERY_S)
+
+    async def publish_one(self, room: Room, data: str) -> None:
+        try:
+            ack = await room.send(data)
+        except OutcomeUnknown:
+            self.oracle.in_doubt(room.name, data)
+            self.faults["publishes without an ack"] += 1
+        else:
+            self.oracle.acked(room.name, data, ack)
+
+    async def make_trouble(self) -> None:
+        while not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), self.chance.uniform(0, 2 * FAULT_EVERY_S))
+            [kind] = self.chance.choices(["cut", "cut many", "throw out", "kill"], [10, 3, 3, 3])
+            self.faults[kind] += 1
+            if kind == "cut":
+                self.chance.choice(self.members).client.reconnect()
+            elif kind == "cut many":
+                for member in self.chance.sample(self.members, CLIENTS // 10):
+                    member.client.reconnect()
+            elif kind == "throw out":
+                await asyncio.to_thread(self.redis.command, "CLIENT", "KILL", "TYPE", "pubsub")
+            else:
+                await self.chance.choice(self.nodes).restart()
+
+
+async def run_oracle(duration_s: float, seed: int) -> None:
+    print(f"\nORACLE_SEED={seed} repeats the choice of faults")
+    with contextlib.ExitStack() as servers:
+        redis_server = servers.enter_context(RedisServer())
+        options = {"requests_per_s": 1000, "requests_burst": 2000}
+        nodes = [NodeServer(broker=redis_server.url, **options) for _ in range(NODES)]
+        for node in nodes:
+            await asyncio.to_thread(servers.enter_context, node)
+        run = Run(nodes, redis_server, seed)
+        run.members += await asyncio.gather(*(run.enter(number) for number in range(CLIENTS)))
+        try:
+            await storm(run, duration_s)
+        finally:
+            await asyncio.gather(*(member.client.close() for member in run.members))
+        crashed = [line for node in nodes for line in node.log.splitlines() if "Traceback" in line]
+        assert not crashed, crashed[:3]
+
+
+async def storm(run: Run, duration_s: float) -> None:
+    readers = [asyncio.create_task(run.read(member)) for member in run.members]
+    work = [asyncio.create_task(run.publish(number)) for number in range(PUBLISHERS)]
+    work.append(asyncio.create_task(run.make_trouble()))
+    done, _ = await asyncio.wait(work + readers, timeout=duration_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        raise AssertionError(f"{task} ended before its time") from task.exception()
+    run.over.set()
+    await asyncio.gather(*work)
+    # A last message for every room (its members are every ROOMS-th client): what is before it in the log is settled.
+    await asyncio.gather(*(run.publish_one(run.members[number].room, f"{number}:end") for number in range(ROOMS)))
+    with contextlib.suppress(AssertionError):  # the check says it better
+        await eventually(lambda: not run.oracle.behind(), 30)
+    followers = run.oracle.followers
+    deliveries, resets = sum(f.messages for f in followers), sum(f.resets for f in followers)
+    print(
+        f"{duration_s:g} s: {run.oracle.publishes} publishes acknowledged ({run.oracle.publishes / duration_s:.0f}/s), "
+        f"{deliveries} deliveries ({deliveries / duration_s:.0f}/s), {resets} resets; {dict(run.faults)}"
+    )
+    run.oracle.check()
+    assert resets == 0
+    assert run.oracle.publishes > duration_s * PUBLISHERS, "too few publishes to mean anything"
+    assert run.faults["kill"] and run.faults["throw out"] and run.faults["cut"], "too few faults to mean anything"
+
+
+def a_seed() -> int:
+    return int(os.environ.get("ORACLE_SEED") or random.SystemRandom().randrange(10**9))
+
+
+@pytest.mark.system
+@pytest.mark.redis
+@pytest.mark.timeout(180)
+async def test_no_client_misses_repeats_or_misorders_a_message_in_thirty_seconds_of_faults() -> None:
+    await run_oracle(30, a_seed())
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.redis
+@pytest.mark.timeout(900)
+async def test_no_client_misses_repeats_or_misorders_a_message_in_ten_minutes_of_faults() -> None:
+    await run_oracle(600, a_seed())
