@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from server import closing, frames
+from server.identity import ANONYMOUS
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,13 +30,16 @@ class Connection:
     __slots__ = (
         "acks",
         "bad_requests",
+        "handler",
         "headers",
         "held",
         "id",
+        "identity",
         "listener",
         "packed",
         "path",
         "present",
+        "raw",
         "session",
         "user",
     )
@@ -44,6 +48,8 @@ class Connection:
         self.id = 0
         self.user: str | None = None
         """The user id as JSON text (``42`` and ``"42"`` are two users); None is anonymous."""
+        self.identity = ANONYMOUS
+        """Where ``user`` comes from, what else is known of it, and until when."""
         self.session = ""
         """The client's identity across reconnects."""
         self.path = ""
@@ -53,6 +59,10 @@ class Connection:
         """True: the same objects travel as msgpack in binary frames."""
         self.held = 0
         """Bits of BUSY, CONGESTED, INBOX. While any is set no request is read from the peer."""
+        self.raw = False
+        """True: it sees and sends exactly what the application does; nothing of the protocol."""
+        self.handler: Handler | None = None
+        """The application's side, where it has one. Messages that are no op go to it."""
         self.listener: Listener | None = None
         """The hub's ears, once it has attached."""
         self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
@@ -81,6 +91,10 @@ class Connection:
     def release(self, why: int) -> None:
         raise NotImplementedError
 
+    def to_application(self, data: bytes, text: bool) -> None:
+        """Hand a message to the application's handler. Over 64 KiB of them, reading is held until it has caught up."""
+        raise NotImplementedError
+
     def outbound_bytes(self) -> int:
         """Bytes accepted for sending and not yet taken by the kernel."""
         raise NotImplementedError
@@ -88,6 +102,16 @@ class Connection:
     @property
     def closed(self) -> bool:
         """True once a close was sent, received or became unnecessary. Nothing is delivered from then on."""
+        raise NotImplementedError
+
+
+class Handler:
+    """What a connection is at the application's end. The method is synchronous and never raises."""
+
+    __slots__ = ()
+
+    def lost(self, code: int) -> None:
+        """It is over; called once, after an attached connection was lost."""
         raise NotImplementedError
 
 

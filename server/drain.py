@@ -45,7 +45,8 @@ async def drain(connections: Sequence[Connection], drain_s: float) -> None:
         for _ in range(count):
             connection = waiting.pop()
             if not connection.closed:
-                connection.send_event(events.drain(random.randrange(MAX_RETRY_AFTER_MS)))
+                if not connection.raw:
+                    connection.send_event(events.drain(random.randrange(MAX_RETRY_AFTER_MS)))
                 connection.close(closing.RESTART, "the node is restarting: reconnect")
         if waiting:
             await asyncio.sleep(STEP_S)

@@ -12,30 +12,38 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import orjson
 
 from broker.base import Broker, Delivery, Item, Position, Signal, Unavailable
 from server import closing, events
 from server.connection import BUSY, Connection, Listener
+from server.expiry import Expiry
 from server.feed import Feed
 from server.frames import Batch, Prepared
+from server.gate import Gate
+from server.identity import Identity, room_matches
 from server.interest import Interest
 from server.metrics import Metrics
 from server.outbox import Outbox
 from server.payload import (
+    CONTROL,
     AnySignal,
     BroadcastSignal,
     DirectSignal,
     DisconnectSignal,
     Origin,
+    RecheckSignal,
     decode_signal,
     encode_message,
     encode_signal,
 )
 from server.registry import Registry
-from server.requests import Requests
+from server.requests import REFUSED_JOIN, Requests
+from server.revocation import CHANNEL as REVOKED_CHANNEL
+from server.revocation import Revocations, Revoked
 from server.rooms import Rooms
 from server.settings import Settings
 from server.tasks import Tasks
@@ -63,6 +71,15 @@ class LocalHub(Listener):
         self.paths: Registry[str, Connection] = Registry()
         self.users: Registry[str, Connection] = Registry()
         self.sessions: Registry[str, Connection] = Registry()
+        self.raw_paths: Registry[str, Connection] = Registry()
+        self.raw_users: Registry[str, Connection] = Registry()
+        """Of connections that speak the application's own protocol and are told nothing of ours."""
+        self.gate: Gate | None = None
+        """The application's say in what clients may do, where there is one."""
+        self.renew: Callable[[str], Awaitable[Identity]] | None = None
+        """Who a fresh token names; raises :class:`server.refusal.Refusal`. None: tokens cannot be replaced here."""
+        self.expiry = Expiry(settings.leeway_s)
+        self.revocations = Revocations(broker, self.tasks, self._revoked)
         self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
         members: Registry[str, Connection] = Registry()
         self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self._send_to_room)
@@ -86,11 +103,13 @@ class LocalHub(Listener):
         connection.listener = self
         self.counts.connections += 1
         self.counts.connections_total += 1
-        self.paths.add(path, connection)
+        paths, users = (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
+        paths.add(path, connection)
         self.sessions.add(connection.session, connection)
+        self.expiry.watch(connection, connection.identity.expires_at)
         channels = [f"path:{path}"]
         if user is not None:
-            self.users.add(user, connection)
+            users.add(user, connection)
             channels.append(f"user:{user}")
         waiting = {w for w in map(self.interest.acquire, channels) if w is not None}
         if waiting and self.broker.ready:
@@ -119,24 +138,40 @@ class LocalHub(Listener):
                     max_message=settings.max_message_bytes,
                 )
             )
-        if self.degraded_since is not None:
+        if self.degraded_since is not None and not connection.raw:
             connection.send_event(events.degraded(self.degraded_since))
 
     def lost(self, connection: Connection, code: int) -> None:
         self.counts.connections -= 1
         self.counts.closed(code)
+        rooms = self.rooms.of(connection) if self.gate is not None else ()
         self.rooms.drop(connection)
         self.paths.discard(connection)
+        self.raw_paths.discard(connection)
+        self.raw_users.discard(connection)
         self.sessions.discard(connection)
+        self.expiry.forget(connection)
         self.interest.release(f"path:{connection.path}")
         if connection.user is not None:
             self.users.discard(connection)
             self.interest.release(f"user:{connection.user}")
         connection.acks = None
+        for room in rooms:
+            self.left(connection, room)
+        if connection.handler is not None:
+            connection.handler.lost(code)
+
+    def left(self, connection: Connection, room: str) -> None:
+        """Tell the application, if it has a say, that a connection is no member any more."""
+        if self.gate is not None:
+            self.gate.left(connection, room)
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         self.counts.messages_in += 1
         self.counts.bytes_in += len(data)
+        if connection.raw:
+            connection.to_application(data, text)
+            return
         self.requests.received(connection, data, text)
 
     # Fan-out.
@@ -164,12 +199,15 @@ class LocalHub(Listener):
 
     def _deliver_channel(self, channel: str, items: list[Item], gathered: dict[Connection, list[Batch]] | None) -> None:
         kind, _, name = channel.partition(":")
+        if channel == REVOKED_CHANNEL:
+            self.revocations.heard(items)
+            return
         if kind == "room":
             members = self.rooms.members(name)
             outbox = self.feed.outbox(name, items)
         else:
             outbox = Outbox()
-            members = self.paths.members(name) if kind == "path" else self.users.members(name)
+            members = self.at(name) if kind == "path" else self.users.members(name)
             for item in items:
                 if isinstance(item, Signal):
                     self._signal(channel, item, outbox)
@@ -208,14 +246,35 @@ class LocalHub(Listener):
             return
         if isinstance(signal, BroadcastSignal):
             path = channel.removeprefix("path:")
-            but = self.by_origin(signal.origin, self.paths.members(path))
-            outbox.add(Prepared(events.path_broadcast(path, signal.user, signal.data)), but)
+            but = self.by_origin(signal.origin, self.at(path))
+            if path == "/ws" or signal.form == "event":
+                data = orjson.dumps(signal.data.decode()) if signal.form == "text" else signal.data
+                outbox.add(Prepared(events.path_broadcast(path, signal.user, data)), but)
+            else:
+                outbox.add(Prepared(signal.data), but)
         elif isinstance(signal, DirectSignal):
             outbox.add(Prepared(events.direct(signal.data)))
         elif isinstance(signal, DisconnectSignal):
-            for connection in tuple(self.users.members(channel.removeprefix("user:"))):
-                if signal.session is None or signal.session == connection.session:
+            for connection in self._addressed(channel):
+                if signal.session in (None, connection.session) and signal.token_id in (
+                    None,
+                    connection.identity.token_id,
+                ):
                     connection.close(signal.code, signal.reason)
+        elif isinstance(signal, RecheckSignal):
+            for connection in self._addressed(channel):
+                self.tasks.spawn(self.recheck(connection, signal.room), "check rooms again")
+
+    def _addressed(self, channel: str) -> list[Connection]:
+        """Whom a signal is for: a user's connections, or all of this node's."""
+        if channel == CONTROL:
+            return self.everyone()
+        user = channel.removeprefix("user:")
+        return [*self.users.members(user), *self.raw_users.members(user)]
+
+    def at(self, path: str) -> AbstractSet[Connection]:
+        """The connections on a path, which is either a raw one or not."""
+        return self.paths.members(path) or self.raw_paths.members(path)
 
     def by_origin(self, origin: Origin | None, members: Iterable[Connection]) -> list[Connection]:
         """The connection that caused a signal, if it is one of these."""
@@ -232,16 +291,52 @@ class LocalHub(Listener):
 
     async def broadcast_json(self, path: str, data: object, exclude: Connection | None = None) -> None:
         """To every connection on the path, on all nodes. At most once, never logged."""
-        await self._signal_out(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), self.origin(exclude)))
+        await self._signal_out(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), "json", self.origin(exclude)))
+
+    async def broadcast(self, path: str, text: str, exclude: Connection | None = None) -> None:
+        """The same with a text, which handler paths get as it stands."""
+        await self._signal_out(f"path:{path}", BroadcastSignal(None, text.encode(), "text", self.origin(exclude)))
 
     async def send_to_user(self, user: str, data: object) -> None:
         """To every connection of the user (JSON text: ``42`` or ``"42"``). At most once, never logged."""
         await self._signal_out(f"user:{user}", DirectSignal(orjson.dumps(data)))
 
-    async def disconnect(self, user: str, *, session: str | None = None) -> None:
-        """Close the user's connections on all nodes with 4004."""
-        signal = DisconnectSignal(closing.DISCONNECTED, "disconnected by an operator", session)
-        await self._signal_out(f"user:{user}", signal)
+    async def disconnect(
+        self, user: str | None = None, *, session: str | None = None, token_id: str | None = None
+    ) -> None:
+        """Close connections on all nodes with 4004: those for which everything holds that is given. They may come back;
+        see ``revocations`` for those that may not."""
+        if user is None and session is None and token_id is None:
+            raise ValueError("say whom to disconnect: user, session or token_id")
+        signal = DisconnectSignal(closing.DISCONNECTED, "disconnected by an operator", session, token_id)
+        await self._signal_out(CONTROL if user is None else f"user:{user}", signal)
+
+    async def recheck_rooms(self, user: str | None = None, room: str | None = None) -> None:
+        """Ask grants and authorizers again, on all nodes, about the rooms that connections are in (of one user, in
+        rooms that match a pattern); who may not be there is put out."""
+        await self._signal_out(CONTROL if user is None else f"user:{user}", RecheckSignal(room))
+
+    async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
+        """The same for one connection."""
+        for room in self.rooms.of(connection):
+            if pattern is not None and not room_matches(pattern, room):
+                continue
+            allowed = connection.raw or connection.identity.grants.allows(room, "join")
+            if allowed and self.gate is not None and not connection.raw:
+                allowed = await self.gate.allows(connection, "join", room)
+            if not allowed and self.rooms.has(room, connection):
+                self.rooms.leave(connection, room)
+                self.left(connection, room)
+                connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
+
+    def _revoked(self, revoked: Revoked) -> None:
+        if revoked.kind == "session":
+            suspects = list(self.sessions.members(revoked.value))
+        else:
+            suspects = self._addressed(f"user:{revoked.value}" if revoked.kind == "user" else CONTROL)
+        for connection in suspects:
+            if revoked.covers(connection.identity, connection.session):
+                connection.close(closing.DISCONNECTED, "revoked by an operator")
 
     def origin(self, connection: Connection | None) -> Origin | None:
         return None if connection is None else Origin(self.broker.node_id, connection.id)
@@ -258,17 +353,20 @@ class LocalHub(Listener):
 
     def resubscribed(self, channels: Sequence[str]) -> None:
         self.feed.verify([c.removeprefix("room:") for c in channels if c.startswith("room:")])
+        if REVOKED_CHANNEL in channels:
+            self.revocations.load()
 
     def restored(self) -> None:
         logger.info("restored")
         self.degraded_since = None
         self.interest.retry()
         self.feed.retry()
+        self.revocations.load()
         self._tell_everybody(events.restored())
 
     def everyone(self) -> list[Connection]:
         """All connections, as they are now."""
-        return [connection for path in self.paths for connection in self.paths.members(path)]
+        return [c for paths in (self.paths, self.raw_paths) for path in paths for c in paths.members(path)]
 
     def _outbound_bytes(self) -> float:
         return float(sum(connection.outbound_bytes() for connection in self.everyone()))
@@ -276,7 +374,8 @@ class LocalHub(Listener):
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])
         for connection in self.everyone():
-            connection.send(batch)
+            if not connection.raw:
+                connection.send(batch)
 
     # Life.
 
@@ -291,11 +390,13 @@ class LocalHub(Listener):
 
     async def start(self) -> None:
         await self.broker.start(self)
+        self.interest.acquire(CONTROL)
         self.tasks.spawn(self._first_contact(), "first contact")
         self.tasks.spawn(self.metrics.sample_loop_lag(), "loop lag", forever=True)
         self.tasks.spawn(self._announce(), "announce", forever=True)
 
     async def close(self) -> None:
+        self.expiry.close()
         await self.tasks.close()
         await self.broker.close()
 
@@ -311,6 +412,7 @@ class LocalHub(Listener):
         await self.broker.wait_ready()
         self.interest.retry()
         self.feed.retry()
+        self.revocations.load()
 
     async def _announce(self) -> None:
         """Keep this node's description in the broker, for `nodes` and for rebalancing."""

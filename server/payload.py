@@ -53,10 +53,12 @@ class ReceiptSignal(NamedTuple):
 
 
 class BroadcastSignal(NamedTuple):
-    """To all connections of a path. ``text`` is what raw handler paths get, ``data`` is JSON text for ``/ws``."""
+    """To all connections of a path. ``/ws`` gets a ``broadcast`` event; what the application sends (``form`` "text": as
+    it stands, "json": JSON text) reaches handler paths as given, what a client sends ("event") as an event as well."""
 
     user: str | None
     data: bytes
+    form: str
     origin: Origin | None
 
 
@@ -67,23 +69,42 @@ class DirectSignal(NamedTuple):
 
 
 class DisconnectSignal(NamedTuple):
-    """Close connections: of a user (on its channel). ``session`` narrows it to one session."""
+    """Close connections: of a user (on its channel) or of all (on ``CONTROL``) those that match what is given."""
 
     code: int
     reason: str
     session: str | None
+    token_id: str | None
 
 
-AnySignal = TypingSignal | ReceiptSignal | BroadcastSignal | DirectSignal | DisconnectSignal
+class RecheckSignal(NamedTuple):
+    """Ask again whether connections may be in their rooms: of a user (on its channel) or of all (on ``CONTROL``)."""
 
-_TYPES: tuple[type[AnySignal], ...] = (TypingSignal, ReceiptSignal, BroadcastSignal, DirectSignal, DisconnectSignal)
+    room: str | None
+    """Only in rooms that match this pattern."""
+
+
+CONTROL = "path:.control"
+"""The channel that every node hears. No request has this path: they begin with a slash."""
+
+AnySignal = TypingSignal | ReceiptSignal | BroadcastSignal | DirectSignal | DisconnectSignal | RecheckSignal
+
+_TYPES: tuple[type[AnySignal], ...] = (
+    TypingSignal,
+    ReceiptSignal,
+    BroadcastSignal,
+    DirectSignal,
+    DisconnectSignal,
+    RecheckSignal,
+)
 _CODES = {cls: code for code, cls in enumerate(_TYPES)}
 _FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
     TypingSignal: ((str,), (bool,), (tuple,)),
     ReceiptSignal: ((str,), (int, str), (str,), (tuple,)),
-    BroadcastSignal: ((str, type(None)), (bytes,), (tuple, type(None))),
+    BroadcastSignal: ((str, type(None)), (bytes,), (str,), (tuple, type(None))),
     DirectSignal: ((bytes,),),
-    DisconnectSignal: ((int,), (str,), (str, type(None))),
+    DisconnectSignal: ((int,), (str,), (str, type(None)), (str, type(None))),
+    RecheckSignal: ((str, type(None)),),
 }
 
 

@@ -11,13 +11,14 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from broker.base import BrokerError, Dedup, OutcomeUnknown, Position
 from server import closing, events, protocol
 from server.connection import BUSY, Connection
+from server.identity import Action, Identity
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.refusal import Refusal
 
@@ -30,6 +31,14 @@ REFUSED_JOIN = "Unauthorized or invalid room join request"
 BAD_REQUESTS, BAD_REQUESTS_WITHIN_S = 10, 10.0
 
 Waiting = Coroutine[Any, Any, None] | None
+
+_ASKED: dict[type, Action] = {
+    protocol.Join: "join",
+    protocol.Message: "publish",
+    protocol.HistoryRequest: "history",
+    protocol.GetPresence: "presence",
+}
+"""What grants and authorizers are asked for, per kind of request."""
 
 
 class Requests:
@@ -52,6 +61,9 @@ class Requests:
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         if text == connection.packed:
+            if not text and connection.handler is not None:
+                connection.to_application(data, text)
+                return
             spoken = "msgpack in binary frames" if connection.packed else "JSON in text frames"
             connection.close(closing.WRONG_KIND, f"this connection speaks {spoken}")
             return
@@ -61,10 +73,13 @@ class Requests:
             connection.close(closing.INVALID_DATA, "a text frame must be UTF-8")
             return
         except protocol.BadRequest as error:
-            self._bad(connection, error)
+            if connection.handler is not None and isinstance(error, protocol.NotAnOperation):
+                connection.to_application(data, text)
+            else:
+                self._bad(connection, error)
             return
         try:
-            waiting = self._ops[type(request)](connection, request)
+            waiting = self._perform(connection, request)
         except Refusal as error:
             self.refuse(connection, request, error.code, error.message)
         except Exception:
@@ -74,6 +89,26 @@ class Requests:
             if waiting is not None:
                 connection.hold(BUSY)
                 self._hub.tasks.spawn(self._finish(connection, request, waiting), f"op {request.op}")
+
+    def _perform(self, connection: Connection, request: protocol.Request) -> Waiting:
+        """Carry out a request that grants and authorizers allow. Raises :class:`Refusal`."""
+        action, room = _ASKED.get(type(request)), getattr(request, "room", None)
+        if action is not None and room is not None:
+            if not connection.identity.grants.allows(room, action):
+                raise _forbidden(action)
+            gate = self._hub.gate
+            review = gate.review(connection, action, room, request) if gate is not None else None
+            if review is not None:
+                return self._perform_reviewed(connection, review)
+        return self._ops[type(request)](connection, request)
+
+    async def _perform_reviewed(self, connection: Connection, review: Coroutine[Any, Any, protocol.Request]) -> None:
+        request = await review
+        if connection.closed:
+            return
+        waiting = self._ops[type(request)](connection, request)
+        if waiting is not None:
+            await waiting
 
     async def _finish(
         self, connection: Connection, request: protocol.Request, waiting: Coroutine[Any, Any, None]
@@ -131,10 +166,31 @@ class Requests:
     # Ops.
 
     def _join(self, connection: Connection, request: protocol.Join) -> Waiting:
-        return self._hub.rooms.join(connection, request)
+        hub, gate = self._hub, self._hub.gate
+        if gate is None:
+            return hub.rooms.join(connection, request)
+        member = hub.rooms.has(request.room, connection)
+        waiting = hub.rooms.join(connection, request)
+        if waiting is not None:
+            return self._join_and_tell(connection, request.room, member, waiting)
+        if not member:
+            gate.joined(connection, request.room)
+        return None
+
+    async def _join_and_tell(
+        self, connection: Connection, room: str, member: bool, waiting: Coroutine[Any, Any, None]
+    ) -> None:
+        try:
+            await waiting
+        finally:
+            gate, now = self._hub.gate, self._hub.rooms.has(room, connection)
+            if gate is not None and now != member and not connection.closed:
+                (gate.joined if now else gate.left)(connection, room)
 
     def _leave(self, connection: Connection, request: protocol.Leave) -> Waiting:
-        self._hub.rooms.leave(connection, request.room)
+        if self._hub.rooms.has(request.room, connection):
+            self._hub.rooms.leave(connection, request.room)
+            self._hub.left(connection, request.room)
         self._ok(connection, request, {"room": request.room})
         return None
 
@@ -169,9 +225,11 @@ class Requests:
             self.refuse(connection, request, "internal", "the server failed on this request")
 
     def _broadcast(self, connection: Connection, request: protocol.Broadcast) -> Waiting:
-        if not self._hub.settings.dev:
+        gate = self._hub.gate
+        allowed = self._hub.settings.dev or connection.identity.grants.broadcast or (gate and gate.broadcast)
+        if not allowed:
             raise Refusal("forbidden", "this application does not allow clients to broadcast")
-        signal = BroadcastSignal(connection.user, request.data, None)
+        signal = BroadcastSignal(connection.user, request.data, "event", None)
         self._signal(f"path:{connection.path}", signal)
         self._ok(connection, request)
         return None
@@ -200,7 +258,23 @@ class Requests:
         return self._hub.rooms.page(connection, request)
 
     def _auth(self, connection: Connection, request: protocol.Auth) -> Waiting:
-        raise Refusal("forbidden", "tokens cannot be replaced here")
+        if self._hub.renew is None:
+            raise Refusal("forbidden", "tokens cannot be replaced here")
+        return self._replace_token(connection, request, self._hub.renew(request.token))
+
+    async def _replace_token(
+        self, connection: Connection, request: protocol.Auth, renewal: Awaitable[Identity]
+    ) -> None:
+        """Another user's token leaves the old one in force."""
+        identity = await renewal
+        if identity.user != connection.user:
+            raise Refusal("forbidden", "the token is another user's: open a connection of its own with it")
+        if self._hub.revocations.refuses(identity, connection.session):
+            raise Refusal("unauthorized", "the token has been revoked: get a new one")
+        connection.identity = identity
+        self._hub.expiry.watch(connection, identity.expires_at)
+        self._ok(connection, request)
+        await self._hub.recheck(connection)
 
     def _ping(self, connection: Connection, request: protocol.Ping) -> Waiting:
         connection.send_event(events.pong(request.id))
@@ -216,6 +290,11 @@ class Requests:
     def _signal(self, channel: str, signal: Any) -> None:
         self._reachable()
         self._hub.broker.publish(channel, encode_signal(signal))
+
+
+def _forbidden(action: Action) -> Refusal:
+    """What a request gets that grants or authorizers do not allow."""
+    return Refusal("forbidden", REFUSED_JOIN if action == "join" else f"you may not use this room for: {action}")
 
 
 def _code(error: BrokerError) -> str:

@@ -61,6 +61,10 @@ class Rooms:
     def members(self, name: str) -> AbstractSet[Connection]:
         return self._members.members(name)
 
+    def of(self, connection: Connection) -> tuple[str, ...]:
+        """The rooms the connection is in."""
+        return self._members.groups(connection)
+
     def history(self, name: str) -> History:
         room = self._feed.rooms.get(name)
         return room.history if room is not None else self._settings.history_of(name)

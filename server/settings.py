@@ -80,6 +80,9 @@ class Settings(BaseModel):
     trusted_proxies: Annotated[
         Networks, serving(description="Addresses or networks whose X-Forwarded-For and -Proto are believed.")
     ] = ()
+    app: Annotated[
+        str | None, serving(description="Your application: module:hub, or a YAML file with url entries.")
+    ] = None
     drain_s: Annotated[
         Seconds, serving(description="Connections are closed over this time (s) at a shutdown.", ge=0, le=600)
     ] = 20.0
@@ -110,6 +113,19 @@ class Settings(BaseModel):
         access(description="Key that signs tokens (JWT, HS256): openssl rand -hex 32. As option it shows in `ps`."),
         MinLen(32),
     ] = None
+    jwks: Annotated[
+        str | None, access(description="File or URL with the public keys of whoever issues tokens (JWKS).")
+    ] = None
+    audience: Annotated[str | None, access(description="Tokens must be made for this audience (claim aud).")] = None
+    issuer: Annotated[str | None, access(description="Tokens must come from this issuer (claim iss).")] = None
+    leeway_s: Annotated[
+        Seconds, access(description="A token counts this long (s) after its expiry: clocks differ.", ge=0, le=300)
+    ] = 30.0
+    session_secret: Annotated[
+        SecretStr | None,
+        access(description="Key that signs your web application's session cookie (Starlette's SessionMiddleware)."),
+    ] = None
+    session_cookie: Annotated[str, access(description="Name of that cookie; user_id in it is the user.")] = "session"
     presence_broadcast: Annotated[
         Literal["all", "rooms", "none"],
         access(description="Who hears who is online: all, a room's members, none. In dev mode all, else rooms."),

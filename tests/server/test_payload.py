@@ -14,6 +14,7 @@ from server.payload import (
     DisconnectSignal,
     Origin,
     ReceiptSignal,
+    RecheckSignal,
     TypingSignal,
     decode_message,
     decode_signal,
@@ -25,9 +26,10 @@ origins = st.builds(Origin, st.text(max_size=20), st.integers(0, 2**53))
 signals = st.one_of(
     st.builds(TypingSignal, st.text(), st.booleans(), origins),
     st.builds(ReceiptSignal, st.text(), st.integers(0, 2**53) | st.text(), st.text(), origins),
-    st.builds(BroadcastSignal, st.none() | st.text(), st.binary(), st.none() | origins),
+    st.builds(BroadcastSignal, st.none() | st.text(), st.binary(), st.text(), st.none() | origins),
     st.builds(DirectSignal, st.binary()),
-    st.builds(DisconnectSignal, st.integers(1000, 4999), st.text(), st.none() | st.text()),
+    st.builds(DisconnectSignal, st.integers(1000, 4999), st.text(), st.none() | st.text(), st.none() | st.text()),
+    st.builds(RecheckSignal, st.none() | st.text()),
 )
 
 
