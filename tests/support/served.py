@@ -165,7 +165,7 @@ class Flooder:
         sent = 0
         try:
             while sent < total:
-                sent += self.sock.send(data[sent % len(data) :])
+                sent += self.sock.send(data[sent % len(data) :][: total - sent])
         except OSError:
             pass
         return sent
