@@ -1,8 +1,8 @@
 """The rooms of a node: who is in them, and how a client gets in without a gap.
 
 A room is known from its first join until its channel is given up, a linger after the last leave. server/feed.py keeps
-it in step with its log; here a client's own position is brought up to the room's, and then, in one synchronous step, the
-reply is written and the client put among the live members: nothing can fall between.
+it in step with its log; here a client's own position is brought up to the room's, and then, in one synchronous step,
+the reply is written and the client put among the live members: nothing can fall between.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+import orjson
+
 from broker.base import MAX_OFFSET, Broker, Entry, History, Position
 from server import events, protocol
 from server.connection import Connection
 from server.feed import PAGE_ENTRIES, Feed, Room
 from server.interest import Interest
 from server.metrics import Counts
+from server.presence import Presence, page_of
 from server.refusal import Refusal
 from server.registry import Registry
 from server.settings import Settings
@@ -43,6 +46,7 @@ class Rooms:
         interest: Interest,
         feed: Feed,
         members: Registry[str, Connection],
+        presence: Presence,
         settings: Settings,
         counts: Counts,
     ) -> None:
@@ -50,6 +54,7 @@ class Rooms:
         self._interest = interest
         self._feed = feed
         self._members = members
+        self._presence = presence
         self._settings = settings
         self._counts = counts
 
@@ -85,6 +90,9 @@ class Rooms:
     def _left(self, connection: Connection, name: str) -> None:
         self._counts.rooms = len(self._members)
         self._feed.typing.gone(connection, name)
+        self._presence.unwatch(name, connection)
+        if connection.user is not None:
+            self._presence.went(connection.user, name)
         self._interest.release(f"room:{name}")
 
     # Joining.
@@ -94,7 +102,8 @@ class Rooms:
         room without a resume asks nobody."""
         name = request.room
         subscribed = None
-        if self._members.has(name, connection):
+        fresh = not self._members.has(name, connection)
+        if not fresh:
             # Joining again positions anew: nothing live until the reply.
             self._members.remove(name, connection)
         else:
@@ -102,27 +111,39 @@ class Rooms:
                 raise Refusal("too_many_rooms", f"at most {self._settings.max_rooms} rooms: leave one first")
             subscribed = self._interest.acquire(f"room:{name}")
         room = self._feed.rooms.get(name)
-        if subscribed is None and room is not None and room.log.live and request.resume is None and not request.history:
-            self._enter(connection, room, request, Answer(room.top, [], None, False))
+        plain = request.resume is None and not request.history and not request.presence
+        if plain and subscribed is None and room is not None and room.log.live:
+            self._enter(connection, room, request, Answer(room.top, [], None, False), fresh)
             return None
-        return self._join_after_waiting(connection, request, subscribed)
+        return self._join_after_waiting(connection, request, subscribed, fresh)
 
     async def _join_after_waiting(
-        self, connection: Connection, request: protocol.Join, subscribed: asyncio.Future[None] | None
+        self, connection: Connection, request: protocol.Join, subscribed: asyncio.Future[None] | None, fresh: bool
     ) -> None:
         name = request.room
-        entered = False
+        followed = entered = False
         try:
             if subscribed is not None:
                 await asyncio.shield(subscribed)
             room = self._feed.open(name, self._settings.history_of(name))
             await self._feed.synced(room)
+            if self._may_watch(request) and not self._presence.is_watching(name, connection):
+                await self._presence.follow(name)
+                followed = True
             answer = await self._position(room, request)
             if not connection.closed:
-                entered = self._enter(connection, room, request, answer)
+                entered = self._enter(connection, room, request, answer, fresh)
         finally:
             if not entered:
-                self._left(connection, name)
+                if followed:
+                    self._presence.unfollow(name)
+                if fresh:
+                    self._interest.release(f"room:{name}")
+                else:
+                    self._left(connection, name)
+
+    def _may_watch(self, request: protocol.Join) -> bool:
+        return request.presence and self._settings.presence_broadcast != "none"
 
     async def _position(self, room: Room, request: protocol.Join) -> Answer:
         """Where the client gets in, and what it must be given before that. Between the last ``await`` in here and the
@@ -173,7 +194,7 @@ class Rooms:
                 return _newest(entries, n)
             since = page.entries[-1].offset
 
-    def _enter(self, connection: Connection, room: Room, request: protocol.Join, answer: Answer) -> bool:
+    def _enter(self, connection: Connection, room: Room, request: protocol.Join, answer: Answer, fresh: bool) -> bool:
         """Write the reply and, unless there is more to fetch, put the connection among the live members. True if it is
         a member now."""
         if request.id is not None:
@@ -187,13 +208,31 @@ class Rooms:
             }
             if answer.more:
                 fields["more"] = True
+            elif self._may_watch(request):
+                fields["members"] = self._roster(room.name)
             connection.send_event(events.reply_ok(request.id, fields))
         if answer.more:
             return False
         self._members.add(room.name, connection)
         self._counts.rooms = len(self._members)
         self._counts.joins += 1
+        if self._may_watch(request):
+            self._presence.watch(room.name, connection)
+        if fresh and connection.user is not None:
+            self._presence.came(connection.user, room.name)
         return True
+
+    def _roster(self, name: str) -> dict[str, object]:
+        users = self._presence.users(name)
+        page, last = page_of(users, None)
+        members: dict[str, object] = {
+            "count": len(users),
+            "users": [orjson.Fragment(user) for user in page],
+            "typing": [orjson.Fragment(user) for user in self._feed.typing.users(name)],
+        }
+        if last is not None:
+            members["next"] = orjson.Fragment(last)
+        return members
 
     # History.
 

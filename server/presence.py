@@ -1,0 +1,296 @@
+"""Who is here, as this node's clients see it: everywhere, and in rooms.
+
+Downwards the node says how many connections of a user it holds (the broker keeps the sum over all nodes). Upwards each
+*scope* that somebody here watches, a room or everywhere, has a copy of the visible set, kept up by changes and healed
+by reading it again; watchers are told the differences, so that what they have seen adds up whatever was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+
+from broker.base import Broker, Change, Unavailable
+from broker.follower import Follower
+from server import events
+from server.connection import Connection
+from server.frames import Prepared
+from server.outbox import Outbox
+from server.tasks import Tasks
+
+logger = logging.getLogger("server.presence")
+
+BIG = 200
+"""Above so many members of a room, or connections here, changes are gathered for ``GATHER_S`` and told in one write."""
+GATHER_S = 0.25
+PAGE_USERS = 200
+"""Users of a room in one ``presence_list``; and more differences than that are told as a list."""
+PAGE_EVERYWHERE = 5000
+"""Users of everywhere in one; the reference has no pages, so that is many."""
+MAX_KEPT = 1000
+"""Changes kept while the roster is read; over it the roster is read once more instead."""
+
+Send = Callable[[Outbox, AbstractSet[Connection]], None]
+
+
+class Scope:
+    """A room, or (``room`` None) everywhere."""
+
+    __slots__ = (
+        "again",
+        "follower",
+        "followers",
+        "gathered",
+        "kept",
+        "live",
+        "opened",
+        "reading",
+        "ready",
+        "room",
+        "timer",
+    )
+
+    def __init__(self, room: str | None) -> None:
+        self.room = room
+        self.follower = Follower()
+        self.followers = 0
+        self.live = False
+        self.reading = False
+        self.again = False
+        self.opened = False
+        """Read once: from then on differences are told."""
+        self.kept: list[Change] = []
+        self.ready: asyncio.Future[None] | None = None
+        self.gathered: dict[str, bool] = {}
+        """User -> whether they were visible when last told."""
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Presence:
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: Tasks,
+        everybody: Callable[[], AbstractSet[Connection]],
+        send: Send,
+    ) -> None:
+        """``everybody`` hears of everywhere; ``send`` gives an outbox to connections at once."""
+        self._broker = broker
+        self._tasks = tasks
+        self._everybody = everybody
+        self._send = send
+        self._here: Counter[tuple[str | None, str]] = Counter()
+        self._scopes: dict[str | None, Scope] = {}
+        self._watchers: dict[str, set[Connection]] = {}
+
+    # What this node contributes.
+
+    def came(self, user: str, room: str | None) -> None:
+        """One connection more of this user, at all (None) or in a room."""
+        self._here[room, user] += 1
+        self._broker.presence.set_count(user, room, self._here[room, user])
+
+    def went(self, user: str, room: str | None) -> None:
+        left = self._here[room, user] - 1
+        if left:
+            self._here[room, user] = left
+        else:
+            del self._here[room, user]
+        self._broker.presence.set_count(user, room, left)
+
+    # Watching.
+
+    async def follow(self, room: str | None) -> None:
+        """Follow a scope whose channel is subscribed; return when its copy can be trusted. Raises :class:`Unavailable`,
+        and is not followed then. One :meth:`unfollow` for each call that returned."""
+        scope = self._scopes.get(room)
+        if scope is None:
+            scope = self._scopes[room] = Scope(room)
+        scope.followers += 1
+        if scope.live:
+            return
+        if scope.ready is None:
+            scope.ready = asyncio.get_running_loop().create_future()
+        ready = scope.ready
+        self._read(scope)
+        try:
+            await asyncio.shield(ready)
+        except Unavailable:
+            self._unfollow(scope)
+            raise
+
+    def unfollow(self, room: str | None) -> None:
+        """One less; a scope that nobody follows is forgotten."""
+        scope = self._scopes.get(room)
+        if scope is not None:
+            self._unfollow(scope)
+
+    def _unfollow(self, scope: Scope) -> None:
+        scope.followers -= 1
+        if scope.followers == 0 and self._scopes.get(scope.room) is scope:
+            del self._scopes[scope.room]
+            if scope.timer is not None:
+                scope.timer.cancel()
+
+    def is_followed(self, room: str | None) -> bool:
+        return room in self._scopes
+
+    def is_live(self, room: str | None) -> bool:
+        scope = self._scopes.get(room)
+        return scope is not None and scope.live
+
+    def is_watching(self, room: str, connection: Connection) -> bool:
+        return connection in self._watchers.get(room, ())
+
+    def watch(self, room: str, connection: Connection) -> None:
+        """Tell this connection of the comings and goings in a room that is followed for it."""
+        self._watchers.setdefault(room, set()).add(connection)
+
+    def unwatch(self, room: str, connection: Connection) -> None:
+        """Idempotent."""
+        watchers = self._watchers.get(room)
+        if watchers is not None and connection in watchers:
+            watchers.discard(connection)
+            if not watchers:
+                del self._watchers[room]
+            self.unfollow(room)
+
+    def users(self, room: str | None) -> list[str]:
+        """The visible users of a live scope, sorted."""
+        return sorted(self._scopes[room].follower.users)
+
+    async def look(self, room: str | None) -> list[str]:
+        """The visible users, sorted, whether the scope is watched here or not. Raises :class:`Unavailable`."""
+        if self.is_live(room):
+            return self.users(room)
+        return sorted((await self._broker.presence.roster(room)).users)
+
+    # What arrives.
+
+    def changed(self, room: str | None, changes: Iterable[Change]) -> Outbox:
+        """Take what a tick brought for a scope; what its watchers are to be told now."""
+        outbox = Outbox()
+        scope = self._scopes.get(room)
+        if scope is None:
+            return outbox
+        for change in changes:
+            if not scope.live:
+                scope.kept.append(change)
+                if len(scope.kept) > MAX_KEPT:
+                    scope.kept.clear()
+                    scope.again = True
+                continue
+            verdict = scope.follower.apply(change)
+            if verdict == "changed":
+                self._tell(scope, change.user, change.online, outbox)
+            elif verdict == "behind":
+                scope.live = False
+                scope.kept.append(change)
+                self._read(scope)
+        return outbox
+
+    def watchers(self, room: str | None) -> AbstractSet[Connection]:
+        return self._everybody() if room is None else self._watchers.get(room, frozenset())
+
+    def verify(self, rooms: Iterable[str | None] | None = None) -> None:
+        """Something may have been missed in these scopes (all if not said): read them again."""
+        for room in tuple(self._scopes) if rooms is None else rooms:
+            scope = self._scopes.get(room)
+            if scope is not None:
+                scope.live = False
+                scope.again = scope.reading
+                self._read(scope)
+
+    def retry(self) -> None:
+        """The broker is back: read what could not be read."""
+        self.verify([room for room, scope in self._scopes.items() if not scope.live])
+
+    # Reading.
+
+    def _read(self, scope: Scope) -> None:
+        if not scope.reading:
+            scope.reading = True
+            self._tasks.spawn(self._read_until_live(scope), "read a roster")
+
+    async def _read_until_live(self, scope: Scope) -> None:
+        try:
+            while not scope.live and self._scopes.get(scope.room) is scope:
+                scope.again = False
+                roster = await self._broker.presence.roster(scope.room)
+                outbox = Outbox()
+                settling = roster.settling_s > 0
+                differences = scope.follower.replace(roster, settling=settling)
+                kept, scope.kept = scope.kept, []
+                if scope.opened:
+                    for user, online in differences:
+                        self._tell(scope, user, online, outbox)
+                scope.live = not scope.again
+                for change in kept:
+                    verdict = scope.follower.apply(change)
+                    if verdict == "behind":
+                        scope.live = False
+                    elif verdict == "changed" or not scope.opened:
+                        self._tell(scope, change.user, change.online, outbox)
+                scope.opened = True
+                self._send(outbox, self.watchers(scope.room))
+                if scope.live and settling and scope.follower.doubtful:
+                    asyncio.get_running_loop().call_later(roster.settling_s, self.verify, [scope.room])
+        except Unavailable as error:
+            self._settle(scope, error)
+        else:
+            self._settle(scope, None)
+        finally:
+            scope.reading = False
+
+    def _settle(self, scope: Scope, error: Unavailable | None) -> None:
+        ready, scope.ready = scope.ready, None
+        if ready is not None and not ready.done():
+            if error is None:
+                ready.set_result(None)
+            else:
+                ready.set_exception(error)
+                ready.exception()  # looked at: whoever waited may be gone
+
+    # Telling.
+
+    def _tell(self, scope: Scope, user: str, online: bool, outbox: Outbox) -> None:
+        """At once in small scopes; in big ones gathered, so that a storm costs writes per time and not per person."""
+        size = len(self.watchers(None)) if scope.room is None else len(scope.follower.users)
+        if size <= BIG and scope.timer is None:
+            outbox.add(Prepared(events.presence(user, online, scope.room)))
+            return
+        scope.gathered.setdefault(user, not online)
+        if scope.timer is None:
+            scope.timer = asyncio.get_running_loop().call_later(GATHER_S, self._tell_gathered, scope)
+
+    def _tell_gathered(self, scope: Scope) -> None:
+        scope.timer = None
+        gathered, scope.gathered = scope.gathered, {}
+        users = scope.follower.users
+        differences = [(user, user in users) for user, before in gathered.items() if (user in users) != before]
+        outbox = Outbox()
+        if len(differences) > PAGE_USERS:
+            outbox.add(Prepared(presence_list(sorted(users), scope.room, None)))
+        else:
+            for user, online in differences:
+                outbox.add(Prepared(events.presence(user, online, scope.room)))
+        self._send(outbox, self.watchers(scope.room))
+
+
+def page_of(users: list[str], after: str | None, limit: int = PAGE_USERS) -> tuple[list[str], str | None]:
+    """One page of a sorted roster, and the last user of it if more follow."""
+    rest = users if after is None else [user for user in users if user > after]
+    page = rest[:limit]
+    return page, page[-1] if len(rest) > len(page) else None
+
+
+def presence_list(users: list[str], room: str | None, after: str | None) -> bytes:
+    """The answer to ``get_presence``. Everywhere is told in the reference's shape, a room in pages."""
+    if room is None:
+        page, last = page_of(users, after, PAGE_EVERYWHERE)
+        return events.presence_list(page, next_user=last)
+    page, last = page_of(users, after)
+    return events.presence_list(page, room, len(users), last)
