@@ -172,7 +172,10 @@ class Broker(Protocol):
     """
 
     node_id: str
-    presence: Presence
+
+    @property
+    def presence(self) -> Presence:
+        """Who is here."""
     stats: BrokerStats
 
     async def start(self, sink: Sink) -> None:
@@ -220,7 +223,7 @@ class Broker(Protocol):
     def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
         """Move the user's mark up to ``offset`` (the maximum within the epoch wins) and, only if it moved, publish
         ``payload`` on the room's channel in the same atomic step. Offsets above the top are not stored: False.
-        The future tells whether it moved."""
+        The future tells whether it moved. An empty payload tells nobody."""
 
     async def marks(self, room: str) -> list[Mark]:
         """All marks of the room in the current epoch. Raises :class:`Unavailable`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +17,20 @@ from broker.base import (
     Entry,
     History,
     Item,
+    Mark,
     Page,
     Position,
     Signal,
     Sink,
+    Status,
     Unavailable,
 )
 from broker.memory_log import Logs
+from broker.memory_presence import MemoryPresenceStore, PresenceTable
 from broker.options import BrokerOptions
+from broker.reporter import PresenceReporter
 from broker.stats import BrokerStats
+from broker.supervise import supervise
 
 TICK_BYTES = 128 * 1024
 """At most about so much is delivered in one tick, as from a socket."""
@@ -33,11 +39,12 @@ _buses: WeakValueDictionary[str, MemoryBus] = WeakValueDictionary()
 
 
 class MemoryBus:
-    """What Redis is to the other broker: channels, logs and the descriptions of the nodes."""
+    """What Redis is to the other broker: channels, logs, presence and the descriptions of the nodes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.logs = Logs()
+        self.presence = PresenceTable(clock, self.publish)
         self.nodes: dict[str, tuple[dict[str, object], float]] = {}
         self._subscribers: dict[str, dict[MemoryBroker, None]] = {}
 
@@ -93,6 +100,11 @@ class MemoryBroker:
         self._flush_scheduled = False
         self._reason = "not started"
         self._ready = asyncio.Event()
+        store = MemoryPresenceStore(
+            self.bus.presence, self._check, lease_s=self.options.lease_s, grace_s=self.options.grace_s
+        )
+        self.presence = PresenceReporter(store, node_id=node_id, options=self.options, rejoined=self._doubt_everything)
+        self._task: asyncio.Task[None] | None = None
 
     # Life
 
@@ -100,9 +112,13 @@ class MemoryBroker:
         self._sink = sink
         self._reason = ""
         self._ready.set()
+        self._task = asyncio.create_task(supervise("the heartbeat", self._beat, self.stats), name="broker heartbeat")
 
     async def close(self) -> None:
+        await self.presence.close()
         self.disappear()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
 
     def disappear(self) -> None:
         """Gone without a word. Idempotent."""
@@ -112,6 +128,18 @@ class MemoryBroker:
         self._pending.clear()
         self._reason = "closed"
         self._ready.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _beat(self) -> None:
+        """Heartbeats, a little sooner than promised and not all nodes together; at once when an outage is over."""
+        while True:
+            await self._ready.wait()
+            try:
+                await self.presence.heartbeat(_random())
+            except Unavailable:
+                continue  # cut off in the meantime
+            await asyncio.sleep(self.options.heartbeat_s * random.uniform(0.9, 1))
 
     @property
     def ready(self) -> bool:
@@ -145,6 +173,10 @@ class MemoryBroker:
         self.stats.reconnects += 1
         self._sink.resubscribed(list(self._channels))
         self._sink.restored()
+
+    def _doubt_everything(self) -> None:
+        if self._sink is not None and self._channels:
+            self._sink.resubscribed(list(self._channels))
 
     def _check(self) -> None:
         if self._reason:
@@ -222,12 +254,31 @@ class MemoryBroker:
         future.set_result(None)
         return future
 
+    def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self._refused(future):
+            return future
+        now_s = self.bus.clock()
+        log = self.bus.logs.find(room, now_s)
+        moved = log is not None and log.advance(user, status, offset, self.options.max_marks_per_room, now_s)
+        if moved and payload:
+            self._publish(f"room:{room}", Signal(payload), payload)
+        future.set_result(moved)
+        return future
+
+    async def marks(self, room: str) -> list[Mark]:
+        self._check()
+        now_s = self.bus.clock()
+        log = self.bus.logs.find(room, now_s)
+        marks = log.marks.values() if log is not None else ()
+        return [mark for mark, moved_s in marks if now_s - moved_s <= self.options.marks_ttl_s]
+
     def _publish(self, channel: str, item: Entry | Signal, payload: bytes) -> None:
         self.stats.publishes += 1
         self.stats.bytes_out += len(payload)
         self.bus.publish(channel, item)
 
-    def _refused(self, future: asyncio.Future[Position] | asyncio.Future[None]) -> bool:
+    def _refused(self, future: asyncio.Future[Position] | asyncio.Future[None] | asyncio.Future[bool]) -> bool:
         if not self._reason:
             return False
         self.stats.unavailable += 1

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from itertools import islice
 
-from broker.base import Dedup, Entry, History, Page, Position
+from broker.base import Dedup, Entry, History, Mark, Page, Position, Status
 
 NO_TAG = b"0"
 META_TTL_S = 30 * 24 * 3600.0
@@ -15,7 +16,7 @@ TRIM_SLACK = 128
 class Log:
     """One room: epoch, top and bounded entries. ``expires_s`` is when even the epoch is forgotten."""
 
-    __slots__ = ("bytes", "entries", "entries_expire_s", "epoch", "expires_s", "offset", "tag")
+    __slots__ = ("bytes", "entries", "entries_expire_s", "epoch", "expires_s", "marks", "offset", "tag")
 
     def __init__(self, epoch: bytes, now_s: float) -> None:
         self.epoch = epoch
@@ -25,6 +26,8 @@ class Log:
         self.bytes = 0
         self.entries_expire_s = 0.0
         self.expires_s = now_s + EMPTY_META_TTL_S
+        self.marks: dict[str, tuple[Mark, float]] = {}
+        """With the time of the last advance, in that order."""
 
     @property
     def top(self) -> Position:
@@ -58,6 +61,21 @@ class Log:
         first = self.offset - len(self.entries) + 1
         start = max(0, since + 1 - first)
         return Page(self.top, [self.entries[i] for i in range(start, min(start + limit, len(self.entries)))])
+
+    def advance(self, user: str, status: Status, offset: int, max_marks: int, now_s: float) -> bool:
+        """Whether the mark moved: the maximum wins, and the log must have come so far."""
+        if offset > self.offset:
+            return False
+        old, _ = self.marks.get(user, (Mark(user, 0, 0), 0.0))
+        new = Mark(user, max(old.delivered, offset), max(old.read, offset) if status == "read" else old.read)
+        if new == old:
+            return False
+        self.marks.pop(user, None)
+        self.marks[user] = new, now_s
+        if len(self.marks) > max_marks:
+            for away in tuple(islice(self.marks, len(self.marks) - int(max_marks * 0.9))):
+                del self.marks[away]
+        return True
 
     def expire(self, now_s: float) -> None:
         if self.entries and now_s >= self.entries_expire_s:

@@ -33,6 +33,10 @@ class BrokerOptions:
 
     dedup_ttl_s: float = 120.0
     """How long a retry key is remembered."""
+    marks_ttl_s: float = 30 * 24 * 3600.0
+    """How long the receipt mark of a user is kept who does not come back."""
+    max_marks_per_room: int = 10_000
+    """Marks kept of one room; above it those that have not moved for longest go."""
     max_waiting_publishes: int = 1000
     """Publishes that wait to be sent. One more fails at once as unavailable."""
     max_waiting_bytes: int = 16 * 1024 * 1024

@@ -139,9 +139,9 @@ class Share:
         self._former: list[str] = []
 
     @property
-    def dirty(self) -> bool:
-        """Something is waiting to be said."""
-        return bool(self._dirty)
+    def waiting(self) -> bool:
+        """There is something to send now."""
+        return self.incarnation is not None and (bool(self._dirty) or bool(self.former))
 
     def set_count(self, entity: Entity, connections: int) -> bool:
         """State the truth. True if that has to be sent."""

@@ -18,7 +18,8 @@ from server.connection import Connection
 from server.frames import Prepared
 from server.metrics import Counts
 from server.outbox import Outbox
-from server.payload import ReceiptSignal, TypingSignal, decode_message, decode_signal
+from server.payload import ReceiptSignal, TypingSignal, author_of, decode_message, decode_signal
+from server.receipts import Receipts
 from server.registry import Registry
 from server.sync import Deliver, Effect, Read, RoomLog
 from server.tasks import Tasks
@@ -66,6 +67,7 @@ class Feed:
         counts: Counts,
         members: Registry[str, Connection],
         sessions: Registry[str, Connection],
+        receipts: Receipts,
         send: Callable[[str, Outbox], None],
     ) -> None:
         """``send(room, outbox)`` gives an outbox to the members of a room at once."""
@@ -76,6 +78,7 @@ class Feed:
         self._counts = counts
         self._members = members
         self._sessions = sessions
+        self._receipts = receipts
         self._send = send
 
     def open(self, name: str, history: History) -> Room:
@@ -85,11 +88,17 @@ class Feed:
             room = self.rooms[name] = Room(name, history)
         return room
 
+    def has_reached(self, name: str, offset: int) -> bool:
+        """Whether a message of that offset has arrived here in the room's present epoch."""
+        room = self.rooms.get(name)
+        return room is not None and room.log.position is not None and 1 <= offset <= room.top.offset
+
     def forget(self, name: str) -> None:
         """Its channel is being given up: what is known of its log is worth nothing from now on."""
         room = self.rooms.pop(name, None)
         if room is not None:
             self.typing.forget(name)
+            self._receipts.forget(name)
             room.fail("the room was given up meanwhile: join again")
 
     # What arrives.
@@ -118,7 +127,10 @@ class Feed:
         except ValueError:
             self._counts.foreign += 1
             return
-        self.typing.message(room.name, tail, outbox)
+        author = author_of(tail)
+        if author is not None:
+            self.typing.message(room.name, author, outbox)
+            self._receipts.heard(room.name, author, "read", entry.offset)
         part = Prepared(events.message_frame(room.head, entry.offset, entry.tag, tail))
         if excluded:
             mine = [c for c in self._sessions.members(excluded.decode()) if self._members.has(room.name, c)]
@@ -135,6 +147,8 @@ class Feed:
         if isinstance(signal, TypingSignal):
             self.typing.heard(room.name, signal, outbox)
         elif isinstance(signal, ReceiptSignal):
+            if isinstance(signal.message_id, int) and self.has_reached(room.name, signal.message_id):
+                self._receipts.heard(room.name, signal.user, signal.status, signal.message_id)
             sender = signal.origin
             mine = sender.node == self._broker.node_id
             but = [c for c in self._members.members(room.name) if c.id == sender.connection] if mine else ()
@@ -154,6 +168,7 @@ class Feed:
         suspects = [self.rooms[name] for name in names if name in self.rooms]
         for room in suspects:
             room.log.suspect()
+            self._receipts.forget(room.name)
         idle = [room for room in suspects if not room.syncing]
         for room in idle:
             room.syncing = True
@@ -211,6 +226,7 @@ class Feed:
                 pending = effect
             else:
                 logger.warning("the log of a room was lost or forked: its members are told to start again")
+                self._receipts.forget(room.name)  # marks of another epoch count as nothing
                 outbox.add(Prepared(events.reset(room.name, *effect.position)))
         self._send(room.name, outbox)
         return pending

@@ -17,14 +17,14 @@ from collections.abc import Set as AbstractSet
 
 import orjson
 
-from broker.base import Broker, Delivery, Item, Position, Signal, Unavailable
+from broker.base import Broker, Change, Delivery, Item, Position, Signal, Unavailable
 from server import closing, events
 from server.connection import BUSY, Connection, Listener
 from server.expiry import Expiry
 from server.feed import Feed
 from server.frames import Batch, Prepared
 from server.gate import Gate
-from server.identity import Identity, room_matches
+from server.identity import Identity, room_matches, user_text
 from server.interest import Interest
 from server.metrics import Metrics
 from server.outbox import Outbox
@@ -40,6 +40,8 @@ from server.payload import (
     encode_message,
     encode_signal,
 )
+from server.presence import Presence
+from server.receipts import Receipts
 from server.registry import Registry
 from server.requests import REFUSED_JOIN, Requests
 from server.revocation import CHANNEL as REVOKED_CHANNEL
@@ -82,8 +84,12 @@ class LocalHub(Listener):
         self.revocations = Revocations(broker, self.tasks, self._revoked)
         self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
         members: Registry[str, Connection] = Registry()
-        self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self._send_to_room)
-        self.rooms = Rooms(broker, self.interest, self.feed, members, settings, self.counts)
+        self.receipts = Receipts(broker, self.tasks)
+        self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self.receipts, self._send_to_room)
+        self.presence = Presence(broker, self.tasks, self._everybody, self.send)
+        self.rooms = Rooms(
+            broker, self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts
+        )
         self.requests = Requests(self)
         self._next_id = 0
 
@@ -111,6 +117,8 @@ class LocalHub(Listener):
         if user is not None:
             users.add(user, connection)
             channels.append(f"user:{user}")
+        if self.settings.presence_broadcast == "all":
+            channels.append("presence")
         waiting = {w for w in map(self.interest.acquire, channels) if w is not None}
         if waiting and self.broker.ready:
             connection.hold(BUSY)
@@ -127,6 +135,12 @@ class LocalHub(Listener):
             self._welcome(connection)
 
     def _welcome(self, connection: Connection) -> None:
+        if connection.closed:
+            return
+        if connection.user is not None:
+            connection.present = True
+            self.presence.came(connection.user, None)
+        self._follow_everybody()
         if connection.path == "/ws":
             settings = self.settings
             connection.send_event(
@@ -140,6 +154,16 @@ class LocalHub(Listener):
             )
         if self.degraded_since is not None and not connection.raw:
             connection.send_event(events.degraded(self.degraded_since))
+
+    def _follow_everybody(self) -> None:
+        """Where everybody hears of everybody, the node follows the whole set as long as it has a connection."""
+        wanted = self.settings.presence_broadcast == "all" and len(self.paths) > 0
+        if wanted and self.broker.ready and not self.presence.is_followed(None):
+            self.tasks.spawn(self._follow(None), "follow everybody")
+
+    async def _follow(self, room: str | None) -> None:
+        with contextlib.suppress(Unavailable):  # tried again by the next connection and by restored()
+            await self.presence.follow(room)
 
     def lost(self, connection: Connection, code: int) -> None:
         self.counts.connections -= 1
@@ -155,6 +179,10 @@ class LocalHub(Listener):
         if connection.user is not None:
             self.users.discard(connection)
             self.interest.release(f"user:{connection.user}")
+            if connection.present:
+                self.presence.went(connection.user, None)
+        if self.settings.presence_broadcast == "all":
+            self.interest.release("presence")
         connection.acks = None
         for room in rooms:
             self.left(connection, room)
@@ -205,6 +233,12 @@ class LocalHub(Listener):
         if kind == "room":
             members = self.rooms.members(name)
             outbox = self.feed.outbox(name, items)
+            changes = [item for item in items if isinstance(item, Change)]
+            if changes:
+                self.send(self.presence.changed(name, changes), self.presence.watchers(name), gathered)
+        elif kind == "presence":
+            members = self._everybody()
+            outbox = self.presence.changed(None, [item for item in items if isinstance(item, Change)])
         else:
             outbox = Outbox()
             members = self.at(name) if kind == "path" else self.users.members(name)
@@ -344,6 +378,25 @@ class LocalHub(Listener):
     async def _signal_out(self, channel: str, signal: AnySignal) -> None:
         await self.broker.publish(channel, encode_signal(signal))
 
+    async def get_online_users(self) -> list[int | str]:
+        """The ids of all users with an open connection anywhere, as they stand in their tokens. Raises
+        :class:`broker.base.Unavailable`."""
+        return [orjson.loads(user) for user in await self.presence.look(None)]
+
+    async def is_user_online(self, user: int | str) -> bool:
+        """Raises :class:`broker.base.Unavailable`."""
+        return await self.broker.presence.online(user_text(user))
+
+    async def room_members(self, room: str) -> list[int | str]:
+        """The ids of the users in a room, on all nodes. Raises :class:`broker.base.Unavailable`."""
+        return [orjson.loads(user) for user in await self.presence.look(room)]
+
+    def _everybody(self) -> AbstractSet[Connection]:
+        """The connections that hear of everywhere."""
+        if len(self.paths) == 1:
+            return self.paths.members("/ws")
+        return {connection for path in self.paths for connection in self.paths.members(path)}
+
     # The broker's health (broker.base.Sink).
 
     def interrupted(self, reason: str) -> None:
@@ -352,7 +405,9 @@ class LocalHub(Listener):
         self._tell_everybody(events.degraded(self.degraded_since))
 
     def resubscribed(self, channels: Sequence[str]) -> None:
-        self.feed.verify([c.removeprefix("room:") for c in channels if c.startswith("room:")])
+        rooms = [channel.removeprefix("room:") for channel in channels if channel.startswith("room:")]
+        self.feed.verify(rooms)
+        self.presence.verify([None, *rooms] if "presence" in channels else rooms)
         if REVOKED_CHANNEL in channels:
             self.revocations.load()
 
@@ -361,6 +416,8 @@ class LocalHub(Listener):
         self.degraded_since = None
         self.interest.retry()
         self.feed.retry()
+        self.presence.retry()
+        self._follow_everybody()
         self.revocations.load()
         self._tell_everybody(events.restored())
 
@@ -404,7 +461,9 @@ class LocalHub(Listener):
         self.failure = f"the background task {name!r} crashed: {error!r}. Restart this node and report it."
 
     def _channel_dropped(self, channel: str) -> None:
-        if channel.startswith("room:"):
+        if channel == "presence":
+            self.presence.unfollow(None)
+        elif channel.startswith("room:"):
             self.feed.forget(channel.removeprefix("room:"))
 
     async def _first_contact(self) -> None:
@@ -412,6 +471,7 @@ class LocalHub(Listener):
         await self.broker.wait_ready()
         self.interest.retry()
         self.feed.retry()
+        self.presence.retry()
         self.revocations.load()
 
     async def _announce(self) -> None:

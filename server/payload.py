@@ -32,6 +32,12 @@ def decode_message(payload: bytes) -> tuple[bytes, bytes]:
     return payload[1:n], payload[n:]
 
 
+def author_of(tail: bytes) -> str | None:
+    """The user who published a message, as JSON text; None is the application or somebody anonymous."""
+    user = tail[len(b'"user_id":') : tail.index(b',"ts":')]
+    return None if user == b"null" else user.decode()
+
+
 class Origin(NamedTuple):
     """The connection that caused a signal, so that it alone is left out."""
 

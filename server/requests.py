@@ -15,11 +15,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from broker.base import BrokerError, Dedup, OutcomeUnknown, Position
+from broker.base import BrokerError, Dedup, OutcomeUnknown, Position, Status
 from server import closing, events, protocol
 from server.connection import BUSY, Connection
-from server.identity import Action, Identity
+from server.identity import Action, Identity, user_text
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
+from server.presence import presence_list
 from server.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Requests:
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         if text == connection.packed:
-            if not text and connection.handler is not None:
+            if not text and connection.handler is not None and connection.handler.takes_messages:
                 connection.to_application(data, text)
                 return
             spoken = "msgpack in binary frames" if connection.packed else "JSON in text frames"
@@ -73,7 +74,8 @@ class Requests:
             connection.close(closing.INVALID_DATA, "a text frame must be UTF-8")
             return
         except protocol.BadRequest as error:
-            if connection.handler is not None and isinstance(error, protocol.NotAnOperation):
+            handler = connection.handler
+            if handler is not None and handler.takes_messages and isinstance(error, protocol.NotAnOperation):
                 connection.to_application(data, text)
             else:
                 self._bad(connection, error)
@@ -213,6 +215,8 @@ class Requests:
         error = future.exception()
         if error is None:
             top = future.result()
+            if connection.user is not None:
+                self._hub.receipts.published(request.room, connection.user, top.offset)
             self._ok(
                 connection,
                 request,
@@ -245,13 +249,37 @@ class Requests:
     def _receipt(self, connection: Connection, request: protocol.Receipt) -> Waiting:
         self._member(connection, request.room)
         user = self._known(connection)
+        if isinstance(request.message_id, int) and self._hub.feed.has_reached(request.room, request.message_id):
+            return self._move_mark(connection, request, user, request.message_id)
+        # Not a message of this log: an id of the application's own, relayed only.
         signal = ReceiptSignal(user, request.message_id, request.status, self._origin(connection))
         self._signal(f"room:{request.room}", signal)
         self._ok(connection, request)
         return None
 
+    async def _move_mark(self, connection: Connection, request: protocol.Receipt, user: str, offset: int) -> None:
+        status: Status = "read" if request.status == "read" else "delivered"
+        await self._hub.receipts.move(request.room, user, status, offset, self._origin(connection))
+        self._ok(connection, request)
+
     def _get_presence(self, connection: Connection, request: protocol.GetPresence) -> Waiting:
-        raise Refusal("forbidden", "presence is not offered here")
+        mode = self._hub.settings.presence_broadcast
+        if request.room is not None:
+            self._member(connection, request.room)
+        if mode == "none" or (request.room is None and mode != "all"):
+            raise Refusal("forbidden", "presence is not offered here: see ROOMCAST_PRESENCE_BROADCAST")
+        if self._hub.presence.is_live(request.room):
+            self._tell_presence(connection, request, self._hub.presence.users(request.room))
+            return None
+        return self._look_up_presence(connection, request)
+
+    async def _look_up_presence(self, connection: Connection, request: protocol.GetPresence) -> None:
+        self._tell_presence(connection, request, await self._hub.presence.look(request.room))
+
+    def _tell_presence(self, connection: Connection, request: protocol.GetPresence, users: list[str]) -> None:
+        after = None if request.after is None else user_text(request.after)
+        connection.send_event(presence_list(users, request.room, after))
+        self._ok(connection, request)
 
     def _history(self, connection: Connection, request: protocol.HistoryRequest) -> Waiting:
         self._member(connection, request.room)

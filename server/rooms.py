@@ -21,6 +21,7 @@ from server.feed import PAGE_ENTRIES, Feed, Room
 from server.interest import Interest
 from server.metrics import Counts
 from server.presence import Presence, page_of
+from server.receipts import Receipts
 from server.refusal import Refusal
 from server.registry import Registry
 from server.settings import Settings
@@ -47,6 +48,7 @@ class Rooms:
         feed: Feed,
         members: Registry[str, Connection],
         presence: Presence,
+        receipts: Receipts,
         settings: Settings,
         counts: Counts,
     ) -> None:
@@ -55,6 +57,7 @@ class Rooms:
         self._feed = feed
         self._members = members
         self._presence = presence
+        self._receipts = receipts
         self._settings = settings
         self._counts = counts
 
@@ -112,6 +115,7 @@ class Rooms:
             subscribed = self._interest.acquire(f"room:{name}")
         room = self._feed.rooms.get(name)
         plain = request.resume is None and not request.history and not request.presence
+        plain = plain and (request.id is None or self._receipts.known(name) is not None)
         if plain and subscribed is None and room is not None and room.log.live:
             self._enter(connection, room, request, Answer(room.top, [], None, False), fresh)
             return None
@@ -130,6 +134,8 @@ class Rooms:
             if self._may_watch(request) and not self._presence.is_watching(name, connection):
                 await self._presence.follow(name)
                 followed = True
+            if request.id is not None:
+                await self._receipts.load(name)
             answer = await self._position(room, request)
             if not connection.closed:
                 entered = self._enter(connection, room, request, answer, fresh)
@@ -206,6 +212,11 @@ class Rooms:
                 "recovered": answer.recovered,
                 "messages": [self._feed.as_sent(room, entry, connection.session) for entry in answer.entries],
             }
+            marks = self._receipts.known(room.name)
+            if marks is not None:
+                fields["receipts"] = marks.told(connection.user)
+                if connection.user is not None:
+                    fields["unread"] = marks.unread(connection.user, answer.position.offset)
             if answer.more:
                 fields["more"] = True
             elif self._may_watch(request):

@@ -65,11 +65,9 @@ class TypingRelay:
             return
         self._add(typist, signal.typing, signal.origin, outbox)
 
-    def message(self, room: str, tail: bytes, outbox: Outbox) -> None:
-        """A message of the room: its author types no more. ``tail`` begins with ``"user_id":<user>,"ts":``."""
-        if not self._typists.users(room):
-            return
-        typist = Typist(room, tail[len('"user_id":') : tail.index(b',"ts":')].decode())
+    def message(self, room: str, author: str, outbox: Outbox) -> None:
+        """A message of the room: its author types no more."""
+        typist = Typist(room, author)
         self._keyboards.lifted(typist)
         origin = self._typists.stopped(typist)
         if origin is not None:

@@ -7,16 +7,30 @@ import json
 import secrets
 from collections.abc import Sequence
 
-from broker.base import MAX_OFFSET, Dedup, Entry, History, OutcomeUnknown, Page, Position, Sink, Unavailable
+from broker.base import (
+    MAX_OFFSET,
+    Dedup,
+    Entry,
+    History,
+    Mark,
+    OutcomeUnknown,
+    Page,
+    Position,
+    Sink,
+    Status,
+    Unavailable,
+)
 from broker.options import BrokerOptions
 from broker.redis.address import parse_address
 from broker.redis.commands import Commands
 from broker.redis.connection import Argument, Reply
 from broker.redis.keys import Keys
 from broker.redis.link import Link
+from broker.redis.presence import RedisPresenceStore, presence_scripts
 from broker.redis.publisher import META_TTL_S, Publisher
 from broker.redis.scripts import Script, load_script
 from broker.redis.subscriber import Subscriber
+from broker.reporter import PresenceReporter
 from broker.stats import BrokerStats
 from broker.supervise import supervise
 
@@ -35,16 +49,31 @@ class RedisBroker:
         self.commands = Commands(options, self.stats, self._demoted)
         self._publisher = Publisher(self.keys, options, self.stats, self._demoted)
         self._subscriber = Subscriber(self.keys, node_id, options, self.stats)
-        self._read, self._tops, self._probe = load_script("read"), load_script("tops"), load_script("probe")
+        self._read, self._tops, self._marks = load_script("read"), load_script("tops"), load_script("marks")
         self._announce, self._nodes = load_script("announce"), load_script("nodes")
+        presence = presence_scripts()
+        store = RedisPresenceStore(
+            self.commands.run,
+            self.keys,
+            node_id=node_id,
+            lease_s=options.lease_s,
+            grace_s=options.grace_s,
+            scripts=presence,
+        )
+        self.presence = PresenceReporter(
+            store, node_id=node_id, options=options, rejoined=self._subscriber.doubt_everything
+        )
         self._link = Link(
             parse_address(url),
             f"{options.prefix}:{node_id}",
             commands=self.commands,
             publisher=self._publisher,
             subscriber=self._subscriber,
-            scripts=[load_script("append"), self._read, self._tops, self._probe, self._announce, self._nodes],
-            heartbeat=self._heartbeat,
+            scripts=[
+                *(load_script("append"), self._read, self._tops, self._marks, self._announce, self._nodes),
+                *presence.values(),
+            ],
+            heartbeat=self.presence.heartbeat,
             options=options,
             stats=self.stats,
         )
@@ -63,6 +92,7 @@ class RedisBroker:
         if self._closed:
             return
         self._closed = True
+        await self.presence.close()
         self._publisher.close()
         self._subscriber.close()
         await self._publisher.idle()
@@ -87,11 +117,6 @@ class RedisBroker:
     def _demoted(self, why: str) -> None:
         self._link.drop(why)
 
-    async def _heartbeat(self, nonce: bytes) -> None:
-        channel = self.keys.channel(f"node:{self.node_id}")
-        ttl_ms = round(self.options.lease_s * 1000)
-        await self.commands.run(self._probe, [self.keys.probe(self.node_id)], [nonce, channel, ttl_ms])
-
     # Channels
 
     async def subscribe(self, channel: str) -> None:
@@ -109,6 +134,14 @@ class RedisBroker:
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         return self._publisher.publish(channel, payload)
+
+    def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
+        return self._publisher.advance(room, user, status, offset, payload)
+
+    async def marks(self, room: str) -> list[Mark]:
+        keys = [self.keys.meta(room), self.keys.marks(room)]
+        flat = await self._ask(self._marks, keys, [round(self.options.marks_ttl_s)])
+        return [Mark(flat[i].decode(), int(flat[i + 1]), int(flat[i + 2])) for i in range(0, len(flat), 3)]
 
     async def read(self, room: str, since: int | None, limit: int) -> Page:
         if limit < 0 or (since is not None and not 0 <= since <= MAX_OFFSET):

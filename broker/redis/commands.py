@@ -40,11 +40,11 @@ class Commands:
         connection = await self._connected()
         return await self._watched(connection, *arguments)
 
-    async def run(self, script: Script, keys: Sequence[Argument], arguments: Sequence[Argument]) -> Reply:
+    async def run(self, script: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> Reply:
         """One script, loaded again if Redis forgot it. Raises as ``call``. Scripts that depend on the order of their
         calls have to wait for each other: a script sent again overtakes nothing, but is overtaken."""
         connection = await self._connected()
-        command = (b"EVALSHA", script.sha, len(keys), *keys, *arguments)
+        command = (b"EVALSHA", script.sha, len(keys), *keys, *args)
         try:
             return await self._watched(connection, *command)
         except Unavailable as error:

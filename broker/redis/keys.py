@@ -46,10 +46,6 @@ class Keys:
         """The presence keys of one shard (broker/redis/presence.py lists the kinds)."""
         return self._tagged(shard, f"presence:{kind}:{name}" if name else f"presence:{kind}")
 
-    def probe(self, node_id: str) -> str:
-        """STRING: the last nonce of the node's loop-back probe."""
-        return self._tagged(0, f"probe:{node_id}")
-
     def nodes(self) -> str:
         """HASH node id -> description and expiry."""
         return f"{self.prefix}:nodes"

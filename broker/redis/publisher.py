@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, Unavailable
+from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, Status, Unavailable
 from broker.envelope import encode_signal
 from broker.options import BrokerOptions
 from broker.redis.connection import Argument, Connection, Reply
@@ -103,6 +103,16 @@ class Publisher:
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         return self._enqueue((), (b"p", self._keys.channel(channel), encode_signal(payload)), len(payload))
+
+    def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
+        """``payload`` b"" tells nobody."""
+        options = self._options
+        channel = self._keys.channel(f"room:{room}")
+        keys: tuple[Argument, ...] = (self._keys.meta(room), self._keys.marks(room))
+        envelope = encode_signal(payload) if payload else b""
+        ttl_ms = _ms(options.marks_ttl_s)
+        arguments = (b"m", channel, envelope, user, status, offset, ttl_ms, options.max_marks_per_room)
+        return self._enqueue(keys, arguments, len(payload))
 
     def _enqueue(self, keys: tuple[Argument, ...], arguments: tuple[Argument, ...], size: int) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -205,7 +215,7 @@ class Publisher:
                 if first_word(answer) in DEMOTED:
                     self._on_demoted(str(answer))
             else:
-                message.future.set_result(Position(*answer) if answer != 0 else None)
+                message.future.set_result(_result(answer))
                 observe(now_s - message.given_s)
         self._flush()
 
@@ -243,6 +253,13 @@ class Publisher:
         if not future.done():
             future.set_exception(error)
             future.exception()  # looked at: the future may be ignored
+
+
+def _result(answer: Reply) -> Position | bool | None:
+    """An append has a position, an advance 1 or -1, a publish 0."""
+    if isinstance(answer, list):
+        return Position(*answer)
+    return bool(answer == 1) if answer else None
 
 
 def _ms(seconds: float) -> int:

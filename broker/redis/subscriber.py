@@ -152,6 +152,12 @@ class Subscriber:
                 self._broken.add(channel)
                 self._wanted[channel] = asyncio.get_running_loop().create_future()
 
+    def doubt_everything(self) -> None:
+        """Redis has lost data, or this node was away for too long: whatever is subscribed has to be verified."""
+        channels = [channel for channel in self._names.values() if channel != self._node_channel]
+        if channels:
+            self.sink.resubscribed(channels)
+
     def expect_probe(self, nonce: bytes) -> asyncio.Future[None]:
         """Done when this nonce has come back on the node's own channel."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -195,7 +195,8 @@ async def test_restart_without_data_begins_a_new_epoch() -> None:
             assert await a.broker.tops(["r"]) == [None]
             after = await a.broker.append("r", b"x", history=HISTORY, dedup=Dedup("s", "k"))
             assert after.offset == 1 and after.epoch != before.epoch
-            await healed(a, OUTAGE)
+            # the second time because presence tells of the loss too
+            await healed(a, ["interrupted", "resubscribed", "resubscribed", "restored"])
 
 
 async def test_a_rollback_keeps_the_epoch_and_shows_in_the_tag() -> None:
@@ -220,6 +221,17 @@ async def test_flushall_begins_new_epochs_without_an_interruption(server: RedisS
         assert after.offset == 1 and after.epoch != before.epoch
         assert (await a.broker.read("r", 0, 10)).top == after
         await healed(a, [])
+
+
+async def test_flushall_is_noticed_by_the_next_heartbeat_and_everything_is_doubted(server: RedisServer) -> None:
+    async with running(broker(server.url, **PROBED)) as a:
+        await asyncio.gather(a.broker.subscribe("room:r"), a.broker.subscribe("room:idle"))
+        server.command("FLUSHALL")
+        start_s = time.monotonic()
+        await a.sink.wait_for(lambda: a.sink.events)
+        assert time.monotonic() - start_s < HEARTBEAT_S + SLACK_S
+        await healed(a, ["resubscribed"])
+        assert a.sink.events == [("resubscribed", ["room:idle", "room:r"])]
 
 
 async def test_a_log_whose_meta_was_lost_is_not_mixed_with_the_new_one(server: RedisServer) -> None:

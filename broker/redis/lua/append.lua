@@ -3,10 +3,12 @@
 --
 -- KEYS   per append: meta (HASH e epoch, o offset, g tag, b bytes kept), log (STREAM <offset>-0: d payload, p tag
 --        before, g tag) and, if it has a retry key, dedup (STRING cmsgpack [epoch, offset, tag]). A publish has none.
+--        Per advance: meta, marks (HASH e epoch, <user> "<delivered> <read> <Unix time of the last advance>").
 -- ARGV   1 epoch for logs that do not exist yet, then per message
 --        'p' channel envelope
+--        'm' channel envelope (or '') user status offset ttl_ms max_marks
 --        'a' channel payload tag max_entries max_bytes ttl_ms meta_ttl_ms dedup_ttl_ms (0: no retry key)
--- Reply  per message: 0 for a publish; [epoch, offset, tag] for an append, of the first one if it is a repetition;
+-- Reply  per message: 0 for a publish; 1 for an advance that moved the mark, -1 for one that did not; [epoch, offset, tag] for an append, of the first one if it is a repetition;
 --        or an error, and then nothing of that message was done.
 --
 -- The first write to a room is the one that Redis refuses when it is out of memory, read-only or not allowed to write
@@ -79,6 +81,41 @@ local function append(key, arg)
   return position
 end
 
+-- Too many marks: those who have not moved for longest go, a tenth at a time.
+local function trim_marks(marks, max_marks)
+  local all, users = redis.call('HGETALL', marks), {}
+  for i = 1, #all, 2 do
+    if all[i] ~= 'e' then users[#users + 1] = { all[i], tonumber(string.match(all[i + 1], '%d+$')) } end
+  end
+  table.sort(users, function(one, other) return one[2] < other[2] end)
+  for i = 1, #users - math.floor(max_marks * 0.9) do redis.call('HDEL', marks, users[i][1]) end
+end
+
+-- The maximum wins, within the epoch of the log; `read` implies `delivered`.
+local function advance(key, arg)
+  local marks, user, offset = KEYS[key + 1], ARGV[arg + 3], tonumber(ARGV[arg + 5])
+  local top = redis.call('HMGET', KEYS[key], 'e', 'o')
+  if not top[1] or offset > tonumber(top[2]) then return -1 end
+  local known = redis.call('HMGET', marks, 'e', user)
+  local delivered, read = 0, 0
+  if known[1] == top[1] and known[2] then
+    delivered, read = string.match(known[2], '^(%d+) (%d+) ')
+    delivered, read = tonumber(delivered), tonumber(read)
+  end
+  local new_delivered = math.max(delivered, offset)
+  local new_read = ARGV[arg + 4] == 'read' and math.max(read, offset) or read
+  if new_delivered == delivered and new_read == read then return -1 end
+  if known[1] ~= top[1] then
+    redis.call('DEL', marks)
+    redis.call('HSET', marks, 'e', top[1])
+  end
+  redis.call('HSET', marks, user, string.format('%.0f %.0f %s', new_delivered, new_read, redis.call('TIME')[1]))
+  redis.call('PEXPIRE', marks, ARGV[arg + 6])
+  if redis.call('HLEN', marks) > tonumber(ARGV[arg + 7]) + 1 then trim_marks(marks, tonumber(ARGV[arg + 7])) end
+  if ARGV[arg + 2] ~= '' then redis.call('PUBLISH', ARGV[arg + 1], ARGV[arg + 2]) end
+  return 1
+end
+
 local replies = {}
 local key, arg = 1, 2
 while ARGV[arg] do
@@ -87,6 +124,10 @@ while ARGV[arg] do
     ok, reply = pcall(redis.call, 'PUBLISH', ARGV[arg + 1], ARGV[arg + 2])
     if ok then reply = 0 end
     arg = arg + 3
+  elseif ARGV[arg] == 'm' then
+    ok, reply = pcall(advance, key, arg)
+    key = key + 2
+    arg = arg + 8
   else
     ok, reply = pcall(append, key, arg)
     key = key + (ARGV[arg + 8] ~= '0' and 3 or 2)

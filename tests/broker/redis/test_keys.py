@@ -20,11 +20,11 @@ def test_retry_keys_are_injective(one: tuple[str, str, str], other: tuple[str, s
 def test_no_room_can_name_a_key_of_another_kind_or_room(one: str, other: str) -> None:
     def all_keys(room: str) -> list[str]:
         keys = Keys()
-        return [keys.meta(room), keys.log(room), keys.marks(room), keys.probe(room), keys.nodes()]
+        return [keys.meta(room), keys.log(room), keys.marks(room), keys.nodes()]
 
-    assert len(set(all_keys(one))) == 5
+    assert len(set(all_keys(one))) == 4
     if one != other:
-        assert not set(all_keys(one)[:4]) & set(all_keys(other))
+        assert not set(all_keys(one)[:3]) & set(all_keys(other))
 
 
 @given(names, st.sampled_from([1, 64]))

@@ -11,7 +11,7 @@ from broker.base import MAX_OFFSET
 from broker.redis.scripts import load_script
 from tests.support.redis_server import RedisServer
 
-OURS = ["append", "read", "tops", "probe", "announce", "nodes"]
+OURS = ["append", "read", "tops", "announce", "nodes"]
 
 
 @pytest.mark.parametrize("name", OURS)
