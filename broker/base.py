@@ -176,6 +176,7 @@ class Broker(Protocol):
     @property
     def presence(self) -> Presence:
         """Who is here."""
+
     stats: BrokerStats
 
     async def start(self, sink: Sink) -> None:
