@@ -13,17 +13,20 @@ class TcpProxy:
     ``hold_up`` / ``hold_down`` keep the bytes back (delay; both: a half-open connection, new ones included) until
     ``release()``, and ``deafen(number)`` the answers of the connection that was accepted as that, from 1.
     ``cut_after(n)`` ends each connection after n more bytes down. ``chunk`` is the largest piece
-    forwarded at a time.
+    forwarded at a time, ``delay_s`` how long each way holds up what it read. ``inject`` puts bytes of
+    our own among the answers of one connection, and ``retarget`` sends new ones elsewhere.
     """
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
         self.chunk = 65536
+        self.delay_s = 0.0
         self.accepted = 0
         self._target_port = target_port
         self._up = asyncio.Event()
         self._down = asyncio.Event()
         self._each: dict[int, asyncio.Event] = {}
+        self._clients: dict[int, asyncio.StreamWriter] = {}
         self._budget: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -48,6 +51,12 @@ class TcpProxy:
 
     def undeafen(self, number: int) -> None:
         self._each[number].set()
+
+    def inject(self, number: int, data: bytes) -> None:
+        self._clients[number].write(data)
+
+    def retarget(self, target_port: int) -> None:
+        self._target_port = target_port
 
     def release(self) -> None:
         """Forward again, what was kept back first."""
@@ -82,6 +91,7 @@ class TcpProxy:
         self.accepted += 1
         gate = self._each[self.accepted] = asyncio.Event()
         gate.set()
+        self._clients[self.accepted] = writer
         task = asyncio.ensure_future(self._serve(reader, writer, gate))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -120,6 +130,8 @@ class TcpProxy:
         down: bool,
     ) -> None:
         while data := await reader.read(65536):
+            if self.delay_s:
+                await asyncio.sleep(self.delay_s)
             for start in range(0, len(data), self.chunk):
                 piece = data[start : start + self.chunk]
                 for gate in gates:
