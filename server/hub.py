@@ -91,6 +91,8 @@ class LocalHub(Listener):
             broker, self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts
         )
         self.requests = Requests(self)
+        self._unwelcomed: set[Connection] = set()
+        """Attached, their channels not confirmed yet: what already arrives there would come before the welcome."""
         self._next_id = 0
 
     # Connections come and go.
@@ -122,6 +124,7 @@ class LocalHub(Listener):
         waiting = {w for w in map(self.interest.acquire, channels) if w is not None}
         if waiting and self.broker.ready:
             connection.hold(BUSY)
+            self._unwelcomed.add(connection)
 
             def confirmed(future: asyncio.Future[None]) -> None:
                 waiting.discard(future)
@@ -135,6 +138,7 @@ class LocalHub(Listener):
             self._welcome(connection)
 
     def _welcome(self, connection: Connection) -> None:
+        self._unwelcomed.discard(connection)
         if connection.closed:
             return
         if connection.user is not None:
@@ -174,6 +178,7 @@ class LocalHub(Listener):
         self.raw_paths.discard(connection)
         self.raw_users.discard(connection)
         self.sessions.discard(connection)
+        self._unwelcomed.discard(connection)
         self.expiry.forget(connection)
         self.interest.release(f"path:{connection.path}")
         if connection.user is not None:
@@ -253,6 +258,8 @@ class LocalHub(Listener):
         """Give what is in the outbox to the members, now or (``gathered``) together with what else the tick brings."""
         if not outbox or not members:
             return
+        if self._unwelcomed:
+            members = [connection for connection in members if connection not in self._unwelcomed]
         batch = outbox.shared()
         own = outbox.own()
         self.counts.deliveries += len(outbox) * len(members)
@@ -431,7 +438,7 @@ class LocalHub(Listener):
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])
         for connection in self.everyone():
-            if not connection.raw:
+            if not connection.raw and connection not in self._unwelcomed:
                 connection.send(batch)
 
     # Life.
