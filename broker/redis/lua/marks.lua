@@ -6,7 +6,8 @@
 
 local epoch = redis.call('HGET', KEYS[1], 'e')
 local all = redis.call('HGETALL', KEYS[2])
-local since = tonumber(redis.call('TIME')[1]) - tonumber(ARGV[1])
+local now = redis.call('TIME')[1]
+local since = now - ARGV[1]
 local marks, same = {}, false
 for i = 1, #all, 2 do
   if all[i] == 'e' then
