@@ -8,7 +8,7 @@ tick brings is always taken), and a connection that owes more than ``CONGESTED_B
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, TYPE_CHECKING
 
 from server import closing, frames
 from server.identity import ANONYMOUS
@@ -27,6 +27,7 @@ BUSY, CONGESTED, INBOX = 1, 2, 4
 class Connection:
     """What the hub knows and may do. Equality is identity; ``id`` is unique within the node's life."""
 
+    lane: ClassVar[str] = "fast"
     __slots__ = (
         "acks",
         "bad_requests",
@@ -109,6 +110,9 @@ class Handler:
     """What a connection is at the application's end. The method is synchronous and never raises."""
 
     __slots__ = ()
+
+    takes_messages: bool
+    """Messages that are no op are for it."""
 
     def lost(self, code: int) -> None:
         """It is over; called once, after an attached connection was lost."""

@@ -111,6 +111,7 @@ class LocalHub(Listener):
         connection.listener = self
         self.counts.connections += 1
         self.counts.connections_total += 1
+        self.counts.connections_plain += connection.lane == "plain"
         paths, users = (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
         paths.add(path, connection)
         self.sessions.add(connection.session, connection)
@@ -171,6 +172,7 @@ class LocalHub(Listener):
 
     def lost(self, connection: Connection, code: int) -> None:
         self.counts.connections -= 1
+        self.counts.connections_plain -= connection.lane == "plain"
         self.counts.closed(code)
         rooms = self.rooms.of(connection) if self.gate is not None else ()
         self.rooms.drop(connection)
@@ -263,6 +265,7 @@ class LocalHub(Listener):
         batch = outbox.shared()
         own = outbox.own()
         self.counts.deliveries += len(outbox) * len(members)
+        self.counts.bytes_out += len(batch.frames) * len(members)
         if gathered is not None:
             for connection in members:
                 gathered.setdefault(connection, []).append(batch if connection not in own else Batch(own[connection]))

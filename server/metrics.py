@@ -62,7 +62,7 @@ class Counts:
         self.deliveries = 0
         """The same after it: each counts once per recipient."""
         self.bytes_out = 0
-        """Bytes written to clients, frame headers included."""
+        """Bytes of what was fanned out, counted as JSON text frames; answers to requests are not in it."""
         self.errors = 0
         """Requests answered with an error."""
         self.foreign = 0
@@ -158,7 +158,7 @@ class Metrics:
             ("received_bytes", "Payload bytes of messages from clients.", counts.bytes_in),
             ("messages_sent", "Messages for members here, before fan-out multiplies them.", counts.messages_out),
             ("deliveries", "Messages times recipients.", counts.deliveries),
-            ("sent_bytes", "Bytes written to clients, frame headers included.", counts.bytes_out),
+            ("sent_bytes", "Bytes of what was fanned out, as JSON text frames.", counts.bytes_out),
             ("request_errors", "Requests answered with an error.", counts.errors),
             ("foreign_signals", "Signals no node of ours can have written, dropped.", counts.foreign),
         ):

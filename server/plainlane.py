@@ -24,6 +24,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 class PlainConnection(Connection):
+    lane = "plain"
     __slots__ = (
         "_close_by",
         "_close_event",
