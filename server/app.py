@@ -1,82 +1,206 @@
-"""The composition root: settings in, an ASGI application out."""
+"""The composition root: settings and an application's registrations in, an ASGI application out."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
+import os
 import secrets
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Router
+from starlette.websockets import WebSocketDisconnect
 
-from broker import BrokerOptions, broker_from_url
+from broker import broker_from_url
 from broker.base import Broker
-from server.auth import Authenticate, Authenticator
-from server.endpoints import ProtocolEndpoint, Scope, http_routes
+from server.admission import Admission
+from server.auth import Authenticate, Authenticator, Refused
+from server.endpoints import ProtocolEndpoint, Scope, http_routes, kept_endpoint
+from server.handlers.connection import route_path
+from server.handlers.hooks import Hooks
+from server.handlers.lifecycle import SITE, Site
+from server.handlers.registrations import Registrations
+from server.handlers.threads import call
 from server.heartbeat import Heartbeat
 from server.hub import LocalHub
+from server.identity import Identity
+from server.jwks import RemoteKeys
 from server.metrics import Metrics
 from server.plainlane import Receive, Send
+from server.refusal import Refusal
 from server.settings import Settings, SettingsError
 
+logger = logging.getLogger("server.app")
+
 NOBODY_COULD_CONNECT = (
-    "nobody could connect: set ROOMCAST_SECRET (clients bring a JWT signed with it), "
+    "nobody could connect: set ROOMCAST_SECRET (clients bring a JWT signed with it), ROOMCAST_JWKS or "
+    "ROOMCAST_SESSION_SECRET, give the application an @hub.authenticate, "
     "or ROOMCAST_DEV=1 on your own machine (anybody is whoever ?user= says)"
 )
+ORIGINS_VARIABLE = "WS_ALLOWED_ORIGINS"
+"""Heard beside ROOMCAST_ORIGINS, for those who come from a framework that calls it so."""
 
 
 class Node:
     """One node as an ASGI application.
 
-    WebSockets of the protocol endpoints go straight to the hub: no middleware stands between, so the fast lane may
-    hand them off. Everything else is a Starlette application.
+    ``/ws`` goes straight to its endpoint: no middleware stands between but the application's own, so the fast lane may
+    hand connections off. Everything else is routed by Starlette.
     """
 
-    def __init__(self, settings: Settings, broker: Broker, authenticate: Authenticate | None = None) -> None:
+    def __init__(self, settings: Settings, broker: Broker, registered: Registrations | None = None) -> None:
         """Raises SettingsError if nobody could ever connect."""
-        secret = settings.secret.get_secret_value() if settings.secret is not None else None
-        authenticator = Authenticator(dev=settings.dev, secret=secret, authenticate=authenticate)
-        if not authenticator.configured:
-            raise SettingsError(NOBODY_COULD_CONNECT)
+        registered = registered or Registrations()
         self.settings = settings
         self.hub = LocalHub(settings, broker, Metrics())
         self.wheel = Heartbeat(settings.ping_s)
-        self._endpoint = ProtocolEndpoint(self.hub, authenticator)
-        self._protocol_paths = {"/ws"}
-        self._starlette = Starlette(routes=http_routes(self.hub), lifespan=self._lifespan)
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it runs, once it does."""
+        self._registered = registered
+        self._site = Site(
+            hub=self.hub,
+            admission=self._admission(settings, registered),
+            middleware=registered.ws_middleware,
+            grace_s=registered.handler_grace_s,
+        )
+        hooks = Hooks(registered, self.hub)
+        if hooks.wanted or hooks.broadcast:
+            self.hub.gate = hooks
+        self.hub.renew = self._renew
+        self._endpoint = (
+            kept_endpoint() if registered.ws_middleware else ProtocolEndpoint(self._site, keep=hooks.wanted)
+        )
+        routes = [*http_routes(self.hub), *registered.routes(), *registered.extra_routes]
+        self._starlette = Starlette(routes=routes, lifespan=self._lifespan)
+        self._websockets = Router(routes=routes)  # nothing wrapped around receive and send, as an application has it
+        app: Any = self._dispatch
+        for cls, args, kwargs in reversed(registered.middleware):
+            app = cls(app, *args, **kwargs)
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and scope["path"] in self._protocol_paths:
+        if scope["type"] != "websocket" or "app" in scope:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except WebSocketDisconnect as error:
+            logger.info("a client left with %d, which its handler did not expect: %s", error.code, _notes(error))
+        except Exception as error:
+            # Once, and here: the request id is in the error's notes, and the connection has been closed.
+            logger.exception("a handler failed on %s: %s", scope["path"], _notes(error))
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await self._starlette(scope, receive, send)
+            return
+        scope[SITE] = self._site
+        if route_path(scope) == "/ws":
             await self._endpoint(scope, receive, send)
         else:
-            await self._starlette(scope, receive, send)
+            scope.setdefault("app", self._starlette)
+            await self._websockets(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        async with self.running():
+            yield
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """From the connection to the broker to the last handler's end."""
+        self.loop = asyncio.get_running_loop()
         self.hub.tasks.spawn(self.wheel.run(), "heartbeat", forever=True)
         await self.hub.start()
         try:
+            for function in self._registered.startup:
+                await call(function)
             yield
         finally:
-            await self.hub.close()
+            await self._site.close()
+            try:
+                for function in self._registered.shutdown:
+                    await call(function)
+            finally:
+                await self.hub.close()
+
+    def _admission(self, settings: Settings, registered: Registrations) -> Admission:
+        secret = settings.secret.get_secret_value() if settings.secret is not None else None
+        session_secret = settings.session_secret.get_secret_value() if settings.session_secret is not None else None
+        try:
+            keys = RemoteKeys(settings.jwks) if settings.jwks is not None else None
+        except ValueError as error:
+            raise SettingsError(f"ROOMCAST_JWKS={settings.jwks}: {error}") from None
+        authenticator = Authenticator(
+            dev=settings.dev,
+            secret=secret,
+            keys=keys,
+            audience=settings.audience,
+            issuer=settings.issuer,
+            leeway_s=settings.leeway_s,
+            sessions=session_secret is not None,
+            authenticate=registered.authenticator,
+            load_user=registered.user_loader,
+            call=call,
+        )
+        if not authenticator.configured:
+            raise SettingsError(NOBODY_COULD_CONNECT)
+        listed = [word.strip() for word in os.environ.get(ORIGINS_VARIABLE, "").split(",") if word.strip()]
+        return Admission(
+            authenticator,
+            self.hub.revocations,
+            origins=[*settings.origins, *listed, *registered.allowed_origins],
+            dev=settings.dev,
+            session_secret=session_secret,
+            session_cookie=settings.session_cookie,
+        )
+
+    async def _renew(self, token: str) -> Identity:
+        try:
+            return await self._site.admission.renew(token)
+        except Refused as error:
+            raise Refusal("unauthorized", str(error)) from error
 
 
-def create_app(settings: Settings, broker: Broker | None = None, authenticate: Authenticate | None = None) -> Node:
+def create_app(
+    settings: Settings,
+    broker: Broker | None = None,
+    authenticate: Authenticate | None = None,
+    *,
+    registered: Registrations | None = None,
+) -> Node:
     """A node for these settings. Raises SettingsError, and ValueError for a broker URL that makes no sense."""
+    registered = registered or Registrations()
+    if authenticate is not None:
+        registered.authenticate(authenticate)
     if broker is None:
-        options = BrokerOptions(
-            prefix=settings.prefix,
-            password_file=settings.broker_password_file,
-            heartbeat_s=settings.heartbeat_s,
-            lease_s=settings.lease_s,
-            grace_s=settings.grace_s,
-        )
-        broker = broker_from_url(
-            settings.broker, node_id=node_id(settings.node or socket.gethostname()), options=options
-        )
-    return Node(settings, broker, authenticate)
+        name = node_id(settings.node or socket.gethostname())
+        broker = broker_from_url(settings.broker, node_id=name, options=settings.broker_options())
+    return Node(settings, broker, registered)
 
 
 def node_id(name: str) -> str:
     """A name for people, and a part that is new at every start, so that nothing is inherited from a former life."""
     return f"{name}.{secrets.token_hex(4)}"
+
+
+def _notes(error: Exception) -> str:
+    return "; ".join(getattr(error, "__notes__", ()))
+
+
+def cors_origins(app: Any) -> Sequence[str]:
+    """Origins that another application allows already: of its CORSMiddleware, or ``config["CORS_ORIGINS"]``. A ``*``
+    there says who may read what needs no credentials, which is nothing here: it is passed over."""
+    listed: list[str] = []
+    config = getattr(app, "config", None)
+    if isinstance(config, dict):
+        listed += config.get("CORS_ORIGINS", ())
+    for middleware in getattr(app, "user_middleware", ()):
+        if middleware.cls is CORSMiddleware:
+            listed += middleware.kwargs.get("allow_origins", ())
+    return [origin for origin in listed if origin != "*"]

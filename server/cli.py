@@ -63,13 +63,18 @@ def serve(config: Config = None, **options: str | bool | None) -> None:
     [bold]ROOMCAST_SECRET=… roomcast serve --host 0.0.0.0 --broker redis://redis:6379[/bold]  one of several nodes
     """
     settings = load_settings(options, os.environ, config)
-    from server.app import create_app  # after the settings: a mistake in them is told without loading the rest
+    # After the settings: a mistake in them is told without loading the rest.
+    from server.app import create_app
+    from server.application import load_hub
     from server.preflight import check_broker_login, check_port
+    from server.reload import is_child, keep_fresh
     from server.serve import run
 
+    if settings.dev and settings.app is not None and not is_child():
+        sys.exit(keep_fresh())
     logs.configure(settings.log_format, settings.log_level)
     try:
-        node = create_app(settings)
+        node = create_app(settings) if settings.app is None else load_hub(settings.app).node(settings)
     except ValueError as error:  # of the broker URL
         raise SettingsError(str(error)) from None
     check_port(settings.host, settings.port)
@@ -101,6 +106,28 @@ def _for_console(options: Mapping[str, object], config: str | None) -> Settings:
     """Settings of a command that looks through the broker; what goes wrong there is told by its error, not by a log."""
     logs.configure("human", "error")
     return load_settings(options, os.environ, config)
+
+
+@app.command()
+@with_settings("secret", "audience", "issuer")
+def token(
+    user: Annotated[str, typer.Argument(help="The user's id; digits are an integer.")],
+    ttl: Annotated[str, typer.Option(metavar="TIME", help="How long it is good: 15m, 24h.")] = "24h",
+    room: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=ACTIONS", help="A grant, e.g. 'chat:*=join,publish'; none: rooms are free."),
+    ] = None,
+    broadcast: Annotated[bool, typer.Option("--broadcast", help="Grant the op broadcast.")] = False,
+    config: Config = None,
+    **options: str | None,
+) -> None:
+    """Make a token signed with ROOMCAST_SECRET, for trying things out and for scripts.
+
+    [bold]ROOMCAST_SECRET=… roomcast token alice --ttl 15m --room 'chat:*=join,publish'[/bold]
+    """
+    from server.minting import mint
+
+    print(mint(_for_console(options, config), user, ttl, room or [], broadcast))
 
 
 @app.command()

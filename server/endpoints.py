@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, MutableMapping
@@ -12,13 +13,18 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.websockets import WebSocketDisconnect
 
 from server import closing, protocol
-from server.auth import TOKEN_SUBPROTOCOL, Authenticator, Credentials, Identity, Refused, credentials
+from server.admission import ForeignOrigin
+from server.auth import Credentials, Refused
 from server.connection import Connection
 from server.fastlane import EXTENSION
+from server.handlers.connection import WebSocket, route_path
+from server.handlers.hooks import hub_connection
+from server.handlers.lifecycle import FOREIGN_ORIGIN, Endpoint, Options, Site
 from server.hub import LocalHub
-from server.origin import origin_is_allowed
+from server.identity import ANONYMOUS, Identity
 from server.plainlane import PlainConnection, Receive, Send
 
 logger = logging.getLogger("server.endpoints")
@@ -29,65 +35,84 @@ Scope = MutableMapping[str, Any]
 
 
 class ProtocolEndpoint:
-    """An ASGI application for WebSocket connections that speak the client protocol (docs/protocol.md)."""
+    """``/ws``: an ASGI application for connections that speak the client protocol (docs/protocol.md)."""
 
-    def __init__(self, hub: LocalHub, authenticator: Authenticator) -> None:
-        self._hub = hub
-        self._authenticator = authenticator
+    def __init__(self, site: Site, *, keep: bool) -> None:
+        """``keep``: hooks of the application want to know connections, so what they may ask is kept."""
+        self._site = site
+        self._keep = keep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        settings = self._hub.settings
-        given = credentials(scope)
+        admission = self._site.admission
         await receive()  # websocket.connect
-        origin, host = given.headers.get("origin"), given.headers.get("host")
-        if not origin_is_allowed(origin, host, settings.origins, settings.dev):
-            logger.info("refused the origin %r", origin)
+        refused = None
+        identity, given = ANONYMOUS, None
+        try:
+            identity, given = await admission.admit(scope)
+        except ForeignOrigin:
             await _forbid(scope, send)
             return
-        refused = None
-        identity = Identity(None)
-        try:
-            identity = await self._authenticator.identify(given)
         except Refused as error:
             refused = str(error)
-        subprotocol = next((offered for offered in given.subprotocols if offered in (JSON, MSGPACK)), None)
+        subprotocol = next((offered for offered in scope.get("subprotocols") or () if offered in (JSON, MSGPACK)), None)
         accept: dict[str, Any] = {"type": "websocket.accept"}
         if subprotocol is not None:
             accept["subprotocol"] = subprotocol
         await send(accept)
-        if refused is not None:
+        if refused is not None or given is None:
             logger.info("refused a connection: %s", refused)
-            await send({"type": "websocket.close", "code": closing.UNAUTHENTICATED, "reason": refused[:123]})
+            reason = (refused or "")[:123]
+            await send({"type": "websocket.close", "code": closing.UNAUTHENTICATED, "reason": reason})
             return
         await self._serve(scope, receive, send, given, identity, subprotocol == MSGPACK)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, given: Credentials, identity: Identity, packed: bool
     ) -> None:
-        hub = self._hub
+        hub = self._site.hub
         session = given.query.get("session")
         if session is not None and not protocol.session_is_valid(session):
             session = None
         fast = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
-        connection: Connection
         if fast is not None and fast.owns(receive, send):
             if fast.closed:
                 return
-            connection = fast
-            connection.packed = packed
-            hub.attach(connection, scope["path"], identity.user, session)
+            self._attach(fast, scope, identity, session, packed)
             fast.hand_off()
         else:
             plain = PlainConnection(hub.settings.outbound_bytes)
-            plain.packed = packed
-            hub.attach(plain, scope["path"], identity.user, session)
+            self._attach(plain, scope, identity, session, packed)
             await plain.run(receive, send)
+
+    def _attach(
+        self, connection: Connection, scope: Scope, identity: Identity, session: str | None, packed: bool
+    ) -> None:
+        hub = self._site.hub
+        connection.packed = packed
+        # Claims are for handlers; without any there is no use in keeping them.
+        connection.identity = identity if self._keep else identity._replace(principal=None)
+        if self._keep:
+            connection.handler = hub_connection(connection, scope, hub)
+        hub.attach(connection, route_path(scope), identity.user, session)
+
+
+def kept_endpoint() -> Endpoint:
+    """``/ws`` where the application has WebSocket middleware, which stays around a connection for all of its life."""
+
+    async def session(websocket: WebSocket) -> None:
+        offered = websocket.scope.get("subprotocols") or ()
+        await websocket.accept(JSON if JSON in offered else None)
+        with contextlib.suppress(WebSocketDisconnect):
+            while True:  # what arrives here is only the end: messages go to the hub
+                websocket._raise_on_disconnect(await websocket.receive_event())
+
+    return Endpoint(session, Options(protocol=True, takes_messages=False))
 
 
 async def _forbid(scope: Scope, send: Send) -> None:
     """HTTP 403 before the upgrade, with a text where the server can send one."""
     if "websocket.http.response" in scope.get("extensions", {}):
-        body = b"This Origin may not connect here: add it to ROOMCAST_ORIGINS.\n"
+        body = FOREIGN_ORIGIN.encode()
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         await send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
@@ -158,6 +183,3 @@ def _static(content: bytes, media_type: str, headers: dict[str, str]) -> Callabl
         return Response(content, media_type=media_type, headers=headers)
 
     return endpoint
-
-
-__all__ = ["JSON", "MSGPACK", "TOKEN_SUBPROTOCOL", "ProtocolEndpoint", "http_routes"]

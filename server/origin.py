@@ -30,9 +30,11 @@ def _split(origin: str) -> _Origin | None:
 
 def _matches(origin: _Origin, allowed: str) -> bool:
     """``allowed`` is ``https://app.example[:port]``, ``https://*.app.example`` (sub-domains, not the domain itself), a
-    bare domain (any scheme, its default port), or ``*``."""
+    bare domain (any scheme, its default port; of this machine any port), or ``*``."""
     if allowed == "*":
         return True
+    if allowed in _LOCAL:
+        return origin[1] == allowed
     if "://" not in allowed:
         allowed = f"{origin[0]}://{allowed}"
     wildcard = "://*." in allowed

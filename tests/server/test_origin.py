@@ -73,6 +73,11 @@ def test_bare_domains_take_any_scheme() -> None:
     assert not allowed("https://x.a.com", "a.com")
 
 
+def test_bare_names_of_this_machine_take_any_port() -> None:
+    assert allowed("http://localhost:5173", "localhost") and allowed("http://127.0.0.1:3000", "127.0.0.1")
+    assert not allowed("http://localhost.evil.example", "localhost")
+
+
 def test_a_star_allows_every_real_origin() -> None:
     assert allowed("https://anything.example", "*")
     assert not allowed("null", "*")

@@ -1,0 +1,93 @@
+"""Whom a node lets in, per endpoint: the Origin first, then the credentials, then the revocations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Literal
+
+from starlette.middleware.sessions import SessionMiddleware
+
+from server.auth import Authenticator, Credentials, NoCredentials, Refused, credentials
+from server.identity import ANONYMOUS, Identity
+from server.origin import origin_is_allowed
+from server.revocation import Revocations
+
+logger = logging.getLogger("server.admission")
+
+Scope = MutableMapping[str, Any]
+
+Demand = Literal["required", "optional", "lenient"]
+"""required: credentials or 4001. optional: none is fine, bad ones are not. lenient: what is not understood is ignored,
+because the application has its own (a raw endpoint's ``?token=`` need not be ours)."""
+
+
+class ForeignOrigin(Exception):
+    """Refused before the upgrade, with 403."""
+
+
+class Admission:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        revocations: Revocations,
+        *,
+        origins: Sequence[str],
+        dev: bool,
+        session_secret: str | None = None,
+        session_cookie: str = "session",
+    ) -> None:
+        self._authenticator = authenticator
+        self._revocations = revocations
+        self._origins = origins
+        self._dev = dev
+        self._sessions: SessionMiddleware | None = None
+        if session_secret is not None:
+            self._sessions = SessionMiddleware(_nothing, session_secret, session_cookie=session_cookie)
+
+    async def admit(
+        self, scope: Scope, *, demand: Demand = "required", origins: Sequence[str] | None = None
+    ) -> tuple[Identity, Credentials]:
+        """Raises :class:`ForeignOrigin` and :class:`Refused`. ``origins`` are one endpoint's own, in place of the
+        node's. Fills ``scope["session"]`` where the node knows the cookie's key, and empties it where no Origin came.
+        """
+        given = await self._given(scope)
+        origin, host = given.headers.get("origin"), given.headers.get("host")
+        if not origin_is_allowed(origin, host, self._origins if origins is None else origins, self._dev):
+            logger.info("refused the origin %r", origin)
+            raise ForeignOrigin
+        try:
+            identity = await self._authenticator.identify(given)
+            if self._revocations.refuses(identity, given.query.get("session")):
+                raise Refused("revoked by an operator: sign in again")
+        except NoCredentials:
+            if demand == "required":
+                raise
+            identity = ANONYMOUS
+        except Refused:
+            if demand != "lenient":
+                raise
+            identity = ANONYMOUS
+        return identity, given
+
+    async def renew(self, token: str) -> Identity:
+        """Who a fresh token names. Raises :class:`Refused`."""
+        return await self._authenticator.identify_token(token)
+
+    async def _given(self, scope: Scope) -> Credentials:
+        if self._sessions is not None and "session" not in scope:
+            # Starlette's own reads the cookie into the scope; what it would wrap around `send` is for HTTP only, and
+            # unwrapped the fast lane can hand the connection off.
+            await self._sessions(scope, _never, _never)
+        given = credentials(scope)
+        if "session" in scope and "origin" not in given.headers:
+            scope["session"] = {}
+        return given
+
+
+async def _nothing(scope: Mapping[str, Any], receive: object, send: object) -> None:
+    """The application inside the session middleware."""
+
+
+async def _never(*_: object) -> Any:
+    raise AssertionError("nothing is received or sent while a cookie is read")
