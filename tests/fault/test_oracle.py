@@ -29,6 +29,10 @@ PUBLISHERS = 16
 PUBLISH_EVERY_S = 0.2
 FAULT_EVERY_S = 0.4
 """On average."""
+CUT_IN_FLIGHT = 0.05
+"""Of the publishes: the connection is cut when the message is on its way, so that it must be sent again."""
+CATCH_UP_S = 45.0
+"""Longer than the longest back-off of a client that had bad luck many times in a row (30 s)."""
 
 
 class Member(NamedTuple):
@@ -68,13 +72,20 @@ class Run:
         count = 0
         while not self.over.is_set():
             count += 1
-            await self.publish_one(self.members[number].room, f"{number}:{count}")
+            cut = self.chance.random() < CUT_IN_FLIGHT
+            await self.publish_one(self.members[number], f"{number}:{count}", cut=cut)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), PUBLISH_EVERY_S)
 
-    async def publish_one(self, room: Room, data: str) -> None:
+    async def publish_one(self, member: Member, data: str, *, cut: bool = False) -> None:
+        room = member.room
         try:
-            ack = await room.send(data)
+            sending = asyncio.ensure_future(room.send(data))
+            if cut:
+                await asyncio.sleep(self.chance.uniform(0, 0.004))  # before, with or after the frame, or after the ack
+                member.client.reconnect()
+                self.faults["cut in flight"] += 1
+            ack = await sending
         except OutcomeUnknown:
             self.oracle.in_doubt(room.name, data)
             self.faults["publishes without an ack"] += 1
@@ -126,15 +137,19 @@ async def storm(run: Run, duration_s: float) -> None:
     run.over.set()
     await asyncio.gather(*work)
     # A last message for every room (its members are every ROOMS-th client): what is before it in the log is settled.
-    await asyncio.gather(*(run.publish_one(run.members[number].room, f"{number}:end") for number in range(ROOMS)))
+    await asyncio.gather(*(run.publish_one(run.members[number], f"{number}:end") for number in range(ROOMS)))
     with contextlib.suppress(AssertionError):  # the check says it better
-        await eventually(lambda: not run.oracle.behind(), 30)
+        await eventually(lambda: not run.oracle.behind(), CATCH_UP_S)
     followers = run.oracle.followers
     deliveries, resets = sum(f.messages for f in followers), sum(f.resets for f in followers)
     print(
         f"{duration_s:g} s: {run.oracle.publishes} publishes acknowledged ({run.oracle.publishes / duration_s:.0f}/s), "
         f"{deliveries} deliveries ({deliveries / duration_s:.0f}/s), {resets} resets; {dict(run.faults)}"
     )
+    behind = run.oracle.behind()
+    for member in run.members:
+        if member.follower in behind:
+            print(f"{member.follower.name} is behind; connected: {member.client.connected}")
     run.oracle.check()
     assert resets == 0
     assert run.oracle.publishes > duration_s * PUBLISHERS, "too few publishes to mean anything"

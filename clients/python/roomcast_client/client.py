@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -68,6 +69,7 @@ class Roomcast:
         self._places = asyncio.Semaphore(MAX_WAITING)
         self._link: Link | None = None
         self._connect_after_s: float | None = 0.0
+        self._hurry = asyncio.Event()
         self._attempts = 0
         self._trouble = "nobody answered"
         self._welcomed: asyncio.Future[None] | None = None
@@ -111,8 +113,10 @@ class Roomcast:
                 await asyncio.wait([task])
 
     def reconnect(self) -> None:
-        """Cut the connection and make a new one, on the next URL if there are several: for an application that knows
-        that the network has changed. Nothing is lost by it."""
+        """Cut the connection, or stop waiting for the next attempt, and make a new one, on the next URL if there are
+        several: for an application that knows that the network has changed. Nothing is lost by it."""
+        self._machine.forgive()
+        self._hurry.set()
         if self._link is not None:
             self._link.abort()
 
@@ -231,7 +235,9 @@ class Roomcast:
 
     async def _run(self) -> None:
         while self._connect_after_s is not None:
-            await asyncio.sleep(self._connect_after_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), self._connect_after_s)
+            self._hurry.clear()
             self._connect_after_s = None
             end = await self._connect()
             self._trouble = end.reason or f"closed with {end.code}"

@@ -97,6 +97,10 @@ class Machine:
         """As ``disconnected``, by WebSocket close code."""
         return self.disconnected(after_close(code), code, reason, now, luck)
 
+    def forgive(self) -> None:
+        """What failed before says nothing about the next attempt: the back-off starts over."""
+        self._failures = 0
+
     def stop(self, error: RoomcastError) -> list[Effect]:
         """End everything; the machine is of no further use."""
         tickets = [request.ticket for request in self._outbox.take_all()]

@@ -314,6 +314,13 @@ test('after leaving, nothing of the room arrives, and what was not sent is rejec
   assert.deepEqual(kinds(online.do('received', live('r', 1))), []);
 });
 
+test('what fails without anybody waiting for it is told to the client; the room goes on', () => {
+  const bench = Bench.online('r');
+  const error = { op: 'broadcast', type: 'error', room: 'r', code: 'unavailable', message: 'later' };
+  assert.deepEqual(bench.do('received', error), [['emit', null, 'error', error]]);
+  assert.deepEqual(offsets(bench.do('received', live('r', 1))), [1]);
+});
+
 test('an answer to an earlier join of the same room is ignored', () => {
   const bench = Bench.online();
   const [old] = sent(bench.do('join', 'r', {}));

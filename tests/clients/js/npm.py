@@ -26,7 +26,7 @@ def run(*command: str, timeout_s: float = 60) -> str:
     done = subprocess.run(
         command,
         cwd=CLIENT,
-        env=os.environ | {"ROOMCAST_PYTHON": sys.executable, "NO_COLOR": "1"},
+        env=os.environ | {"TEST_PYTHON": sys.executable, "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

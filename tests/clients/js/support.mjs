@@ -20,9 +20,9 @@ export function generator(seed) {
   return random;
 }
 
-/** ROOMCAST_SEED repeats one run; otherwise `runs` seeds that differ every time. */
+/** TEST_SEED repeats one run; otherwise `runs` seeds that differ every time. */
 export function seeds(runs) {
-  if (process.env.ROOMCAST_SEED) return [Number(process.env.ROOMCAST_SEED)];
+  if (process.env.TEST_SEED) return [Number(process.env.TEST_SEED)];
   const first = Math.floor(Math.random() * 2 ** 31);
   return Array.from({ length: runs }, (_, i) => first + i);
 }
@@ -33,7 +33,7 @@ export function forAll(runs, check) {
     try {
       check(generator(seed));
     } catch (error) {
-      error.message = `ROOMCAST_SEED=${seed} repeats this: ${error.message}`;
+      error.message = `TEST_SEED=${seed} repeats this: ${error.message}`;
       throw error;
     }
   }

@@ -458,6 +458,14 @@ def test_failures_in_a_row_wait_longer_and_a_connection_that_held_ends_the_row()
     assert machine.closed(1006, "", NOW + 10, 1.0)[-1] == Connect(0.5)
 
 
+def test_a_forgiven_row_of_failures_is_none() -> None:
+    machine = in_room()
+    for _ in range(5):
+        machine.closed(1006, "", NOW, 1.0)
+    machine.forgive()
+    assert machine.closed(1006, "", NOW, 1.0)[-1] == Connect(0.5)
+
+
 def test_a_token_that_expires_is_replaced_on_the_open_connection() -> None:
     machine = in_room()
     assert machine.received({"op": "auth_expiring", "in_s": 30}, NOW, 0) == [NewToken()]
