@@ -8,7 +8,7 @@ tick brings is always taken), and a connection that owes more than ``CONGESTED_B
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from server import closing, frames
 from server.identity import ANONYMOUS
@@ -16,6 +16,8 @@ from server.identity import ANONYMOUS
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from server.limits import Budget
 
 CONGESTED_BYTES = 64 * 1024
 """Above this many outbound bytes a connection's requests wait (asyncio's own high-water mark)."""
@@ -31,6 +33,7 @@ class Connection:
     __slots__ = (
         "acks",
         "bad_requests",
+        "budget",
         "handler",
         "headers",
         "held",
@@ -66,6 +69,8 @@ class Connection:
         """The application's side, where it has one. Messages that are no op go to it."""
         self.listener: Listener | None = None
         """The hub's ears, once it has attached."""
+        self.budget: Budget | None = None
+        """What it may still ask; made with its first request."""
         self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
         """Acks not yet sent, oldest first; None when there are none."""
         self.bad_requests: deque[float] | None = None

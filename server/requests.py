@@ -19,6 +19,7 @@ from broker.base import BrokerError, Dedup, OutcomeUnknown, Position, Status
 from server import closing, events, protocol
 from server.connection import BUSY, Connection
 from server.identity import Action, Identity, user_text
+from server.limits import REFUSALS, Budget, Rates
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.presence import presence_list
 from server.refusal import Refusal
@@ -47,6 +48,12 @@ class Requests:
         self._hub = hub
         settings = hub.settings
         self._limits = protocol.Limits(max_message_bytes=settings.max_message_bytes)
+        self._rates = Rates(
+            settings.requests_per_s,
+            settings.requests_burst,
+            settings.inbound_bytes_per_s,
+            settings.inbound_bytes_burst,
+        )
         self._ops: dict[type, Callable[[Connection, Any], Waiting]] = {
             protocol.Join: self._join,
             protocol.Leave: self._leave,
@@ -61,6 +68,14 @@ class Requests:
         }
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
+        now_s = time.monotonic()
+        budget = connection.budget
+        if budget is None:
+            budget = connection.budget = Budget(self._rates, now_s)
+        verdict = budget.spend(len(data), self._rates, now_s)
+        if verdict == "close":
+            connection.close(closing.RATE_LIMITED, f"{REFUSALS} requests over the limit: back off")
+            return
         if text == connection.packed:
             if not text and connection.handler is not None and connection.handler.takes_messages:
                 connection.to_application(data, text)
@@ -79,6 +94,9 @@ class Requests:
                 connection.to_application(data, text)
             else:
                 self._bad(connection, error)
+            return
+        if verdict == "refuse":
+            self.refuse(connection, request, "rate_limited", "too many requests: slow down, then send it again")
             return
         try:
             waiting = self._perform(connection, request)

@@ -11,6 +11,7 @@ from broker.options import BrokerOptions
 from server.hub import LocalHub
 from server.metrics import Metrics
 from server.settings import Settings
+from tests.support.node import UNHURRIED
 
 QUICK = BrokerOptions(heartbeat_s=0.2, lease_s=0.8, grace_s=0.3)
 """Time constants scaled down."""
@@ -18,7 +19,7 @@ QUICK = BrokerOptions(heartbeat_s=0.2, lease_s=0.8, grace_s=0.3)
 
 @asynccontextmanager
 async def running(broker: Broker, **settings: object) -> AsyncIterator[LocalHub]:
-    hub = LocalHub(Settings.model_validate({"dev": True, "linger_s": 0, **settings}), broker, Metrics())
+    hub = LocalHub(Settings.model_validate({"dev": True, "linger_s": 0, **UNHURRIED, **settings}), broker, Metrics())
     await hub.start()
     try:
         await broker.wait_ready()

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.support.waiting import eventually, eventually_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 20.0
+UNHURRIED = {"requests_per_s": 1e6, "requests_burst": 10**6, "inbound_bytes_per_s": 2**30, "inbound_bytes_burst": 2**30}
+"""Tests send as fast as they can; the limits on that are tested where they are the subject."""
 
 
 def lasting_port() -> int:
@@ -43,10 +45,18 @@ class NodeServer:
     Blocking calls are for fixtures; inside an event loop use ``launch`` and ``wait_ready``.
     """
 
+    arguments: ClassVar[tuple[str, ...]] = ("-m", "server", "serve")
+    """Of the Python that is the node."""
+
     def __init__(self, *, port: int | None = None, **settings: object) -> None:
         self.port = port or lasting_port()
         self.directory = Path(tempfile.mkdtemp(prefix="rc-node-", dir="/tmp"))
-        self.settings: dict[str, object] = {"dev": "secret" not in settings, "log_format": "json", **settings}
+        self.settings: dict[str, object] = {
+            "dev": "secret" not in settings,
+            "log_format": "json",
+            **UNHURRIED,
+            **settings,
+        }
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +99,7 @@ class NodeServer:
             environ[f"ROOMCAST_{name.upper()}"] = str(value)
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve"],
+                [sys.executable, *self.arguments],
                 cwd=ROOT,
                 env=environ,
                 stdin=subprocess.DEVNULL,
