@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from broker.base import Dedup, History, Unavailable
+from broker.base import Dedup, History, Position, Unavailable
 from broker.memory import MemoryBroker, MemoryBus
-from broker.memory_log import Log, Logs
+from broker.memory_log import META_TTL_S, Log, Logs
 from broker.options import BrokerOptions
 from tests.support.brokers import running
 
@@ -81,11 +81,23 @@ def test_logs_and_retry_keys_are_forgotten_in_their_time() -> None:
 
 def test_a_retry_key_of_an_older_epoch_is_a_new_message() -> None:
     logs = Logs()
-    given = {"payload": b"x", "tag": b"t", "history": HISTORY, "dedup": Dedup("s", "k"), "dedup_ttl_s": 120.0}
-    before, _ = logs.append("r", epoch=b"e1", now_s=0.0, **given)  # type: ignore[arg-type]
-    logs.clear()
-    after, entry = logs.append("r", epoch=b"e2", now_s=1.0, **given)  # type: ignore[arg-type]
-    assert entry is not None and after.epoch == b"e2" != before.epoch
+
+    def append(epoch: bytes, now_s: float) -> Position:
+        position, entry = logs.append(
+            "r",
+            b"x",
+            tag=b"t",
+            epoch=epoch,
+            history=HISTORY,
+            dedup=Dedup("s", "k"),
+            dedup_ttl_s=10 * META_TTL_S,
+            now_s=now_s,
+        )
+        assert entry is not None
+        return position
+
+    assert append(b"e1", 0) == (b"e1", 1, b"t")
+    assert append(b"e2", META_TTL_S) == (b"e2", 1, b"t")
 
 
 def test_an_empty_log_is_kept_for_an_hour_after_the_last_read() -> None:
