@@ -1,8 +1,8 @@
-"""What others see of users while Redis restarts empty, is flushed, frozen, slow, full or forgets its scripts: rows B2 to
-B12 of the fault catalogue, their presence half. Times a fifth of production's.
+"""What others see of users while Redis restarts empty, is flushed, frozen, slow, full or forgets its scripts: rows B2
+to B12 of the fault catalogue, their presence half. Times a fifth of production's.
 
-In every row the same happens meanwhile: some users stay, some leave, some come. The observer must have seen one event of
-each who left or came and none of those who stayed, and Redis must hold what is true.
+In every row the same happens meanwhile: some users stay, some leave, some come. The observer must have seen one event
+of each who left or came and none of those who stayed, and Redis must hold what is true.
 """
 
 from __future__ import annotations
