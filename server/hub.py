@@ -54,6 +54,7 @@ from server.version import VERSION
 logger = logging.getLogger("server.hub")
 
 ANNOUNCE_S = 5.0
+CHECK_POSITIONS_S = 60.0
 
 
 class LocalHub(Listener):
@@ -461,6 +462,7 @@ class LocalHub(Listener):
         self.tasks.spawn(self._first_contact(), "first contact")
         self.tasks.spawn(self.metrics.sample_loop_lag(), "loop lag", forever=True)
         self.tasks.spawn(self._announce(), "announce", forever=True)
+        self.tasks.spawn(self._check_positions(), "check positions", forever=True)
 
     async def close(self) -> None:
         self.expiry.close()
@@ -483,6 +485,13 @@ class LocalHub(Listener):
         self.feed.retry()
         self.presence.retry()
         self.revocations.load()
+
+    async def _check_positions(self) -> None:
+        """A second net under the probe: compare with the logs now and then. It also tells the broker which rooms are
+        in use, so that the log of a silent one is not forgotten."""
+        while True:
+            await asyncio.sleep(CHECK_POSITIONS_S)
+            self.feed.verify(list(self.feed.rooms))
 
     async def _announce(self) -> None:
         """Keep this node's description in the broker, for `nodes` and for rebalancing."""
