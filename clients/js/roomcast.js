@@ -26,6 +26,7 @@
  *   `reset`: the log was lost or forked, fetch state again; `members`: everybody who is here, replaces what was known.
  * @typedef {{status: StatusChange, presence: Presence, presence_list: {users: UserId[]}, direct: {data: any},
  *   broadcast: {path: string, user_id: UserId, data: any}, error: Failure}} ClientEvents
+ *   `error` of a room: the join was refused, it is over; of the client: what nobody awaits failed, such as `typing`.
  * @typedef {{presence?: boolean, history?: number}} JoinOptions
  * @typedef {string | null | undefined} Token
  * @typedef {{token?: Token | (() => Token | Promise<Token>), WebSocket?: any}} Options
@@ -312,7 +313,7 @@ export class Machine {
           }
         }
       }
-      this.emit(room ? room.name : null, room && type === 'presence_list' ? 'members' : type, frame);
+      this.emit(room && type !== 'error' ? room.name : null, room && type === 'presence_list' ? 'members' : type, frame);
     }
   }
 

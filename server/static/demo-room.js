@@ -214,9 +214,9 @@ export class Conversation {
     this.#offsets.clear();
     this.#marks.clear();
     this.list.replaceChildren();
-    waiting.forEach((item) => this.#insert(item));
     this.#exhausted = this.#live = false;
-    this.start.textContent = 'The server has lost what was here before.';
+    waiting.forEach((item) => this.#insert(item));
+    this.#begin();
   }
 
   // What came before.
@@ -225,7 +225,7 @@ export class Conversation {
     const { name } = this.room;
     if (!this.#exhausted) this.start.textContent = '';
     else if (!this.items.length) this.start.textContent = `Nothing in #${name} yet. Say hello.`;
-    else this.start.textContent = this.items[0].offset === 1 ? `Here #${name} begins.` : 'What came before is no longer kept.';
+    else this.start.textContent = [1, Infinity].includes(this.items[0].offset) ? `Here #${name} begins.` : 'What came before is no longer kept.';
   }
 
   async #older() {
@@ -293,7 +293,7 @@ export class Conversation {
     }
     this.#group(at);
     this.#group(at + 1);
-    if (this.start.textContent.startsWith('Nothing')) this.#begin();
+    if (!at) this.#begin();
     return item;
   }
 

@@ -7,13 +7,17 @@ const me = new URLSearchParams(location.search).get('user');
 const ROOMS = ['lobby', 'kitchen', 'music'], ROOM = /^(?!__)[\w.:@/-]{1,64}$/;
 const BANNER_MS = 5_000, PATIENCE_MS = 500;
 
+const handy = matchMedia('(pointer: fine)').matches; // on a phone, focus would open the keyboard
+
 if (me) enter();
-else $('who').hidden = false;
+else {
+  $('who').hidden = false;
+  $('name').focus();
+}
 
 function enter() {
   $('app').hidden = false;
   $('me').append(h('div', { class: 'person' }, face(me), h('span', {}, me, h('small', {}, ' (you)'))));
-  const handy = matchMedia('(pointer: fine)').matches; // on a phone, focus would open the keyboard
   if (handy) $('text').focus();
 
   const rc = roomcast(`/ws?user=${encodeURIComponent(me)}`);
@@ -168,8 +172,10 @@ function enter() {
       if (!lost) banner('none');
       rc.presence().then(replace, () => {}); // not told here: the room's own presence has to do
     } else if (status === 'degraded') banner('warn', 'The server cannot reach its store. Messages wait until it can.');
-    else if (status === 'draining') banner('warn', 'This server is going down for maintenance. Moving to another one…');
-    else if (status === 'closed') banner('bad', `Disconnected: ${reason || `code ${code}`}. Reload the page to try again.`);
+    else if (status === 'draining' || code === 1012 || code === 1001) {
+      lost = true;
+      banner('warn', 'This server is going down for maintenance. Moving to another one…');
+    } else if (status === 'closed') banner('bad', `Disconnected: ${reason || `code ${code}`}. Reload the page to try again.`);
     else if (status === 'waiting') {
       lost = true;
       banner('warn', navigator.onLine ? 'Connection lost. Trying again…' : 'You are offline. What you write is sent when you are back.');

@@ -1,0 +1,261 @@
+// The demo in real browsers on real nodes: what two people see of each other, and what they see when things break.
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { DESK, PHONE, Stage, eventually } from './stage.mjs';
+
+let stage;
+before(async () => { stage = await Stage.open(); });
+afterEach(() => stage.clear());
+after(() => stage.close());
+
+const limit = { timeout: 120_000 };
+
+async function say(page, text) {
+  await page.locator('#text').fill(text);
+  await page.locator('#text').press('Enter');
+}
+const bubble = (page, text) => page.locator('#log .bubble', { hasText: text });
+const seen = (page, text) => bubble(page, text).waitFor();
+const texts = (page) => page.locator('#log .bubble').evaluateAll((all) => all.map((b) => b.firstChild.textContent));
+const room = (page, name) => page.locator('#rooms button', { hasText: name });
+const banner = (page, text) => page.locator('#banner:not([data-kind=none])', { hasText: text }).waitFor();
+
+/** For tests that need no second one. */
+async function oneNode() {
+  return { first: await stage.front(await stage.node()) };
+}
+
+/** Two nodes, and a way to each that falls back on the other. */
+async function twoNodes() {
+  const [one, two] = await Promise.all([stage.node(), stage.node()]);
+  return { one, two, first: await stage.front(one, two), second: await stage.front(two, one) };
+}
+
+test('two people on two nodes talk: messages, typing, ticks, unread counts', limit, async () => {
+  const { first, second } = await twoNodes();
+  const alice = await stage.person('alice', first);
+  const bob = await stage.person('bob', second, { ...PHONE, colorScheme: 'dark' });
+
+  await say(alice, 'Good morning! Did anybody try two nodes?');
+  await seen(bob, 'Good morning!');
+  await alice.locator('.ticks[data-state=read]').waitFor();
+  assert.equal(await alice.locator('.ticks').getAttribute('aria-label'), 'read by bob');
+
+  await bob.locator('#text').pressSequentially('Yes, and');
+  await alice.locator('#typing', { hasText: 'bob is typing' }).waitFor();
+  await say(bob, 'Yes, and killed one of them. See https://example.org/notes, please.');
+  await seen(alice, 'Yes, and killed one');
+  await eventually('typing has ended', async () => (await alice.locator('#typing').innerText()) === '');
+  const link = bubble(alice, 'killed one').locator('a');
+  assert.deepEqual([await link.innerText(), await link.getAttribute('rel')], ['https://example.org/notes', 'noopener noreferrer nofollow']);
+
+  await room(alice, 'kitchen').click();
+  await say(bob, 'Anybody still here?');
+  await room(alice, 'lobby').locator('b', { hasText: '1' }).waitFor();
+  assert.equal(await alice.title(), '(1) #kitchen · Roomcast');
+  assert.equal(await bubble(bob, 'Anybody').locator('.ticks').getAttribute('data-state'), 'sent', 'nobody has looked at it yet');
+  await stage.shot(alice, 'desk-empty-room');
+  await room(alice, 'lobby').click();
+  await seen(alice, 'Anybody still here?');
+  assert.equal(await room(alice, 'lobby').locator('b').count(), 0);
+  assert.equal(await alice.locator('[data-new]').count(), 1);
+  await bubble(bob, 'Anybody').locator('.ticks[data-state=read]').waitFor();
+
+  await stage.shot(alice, 'desk-light');
+  await stage.shot(bob, 'phone-dark');
+  assert.deepEqual([alice.troubles, bob.troubles], [[], []]);
+});
+
+test('a person is here until the last of three tabs on two nodes is closed', limit, async () => {
+  const { first, second } = await twoNodes();
+  const alice = await stage.person('alice', first);
+  const person = (name, here) => alice.locator('#people .person', { hasText: name }).locator(`.face[data-here=${here}]`).waitFor();
+  const tabs = [await stage.person('bob', second)];
+  await say(tabs[0], 'Hello, I am bob.');
+  await person('bob', 'yes');
+  tabs.push(await stage.tab('bob', second, tabs[0].context()), await stage.tab('bob', first, tabs[0].context()));
+  await alice.evaluate(() => {
+    window.changes = [];
+    document.addEventListener('roomcast:broadcast', ({ detail }) =>
+      detail.type === 'presence' && detail.room === 'lobby' && window.changes.push(`${detail.user_id} ${detail.status}`));
+  });
+  await tabs[0].close();
+  await tabs[1].close();
+  await say(tabs[2], 'Still here.');
+  await seen(alice, 'Still here.');
+  await person('bob', 'yes');
+  await stage.shot(alice, 'desk-people');
+  await tabs[2].close();
+  await person('bob', 'no');
+  await stage.shot(alice, 'desk-away');
+  assert.deepEqual(await alice.evaluate(() => window.changes), ['bob offline']);
+});
+
+test('what people write stays text', limit, async () => {
+  const { first } = await oneNode();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', first);
+  const html = '<img src=x onerror="document.title=1"><b>bold</b><script>document.title=2</script>';
+  await say(alice, html);
+  await seen(bob, '<b>bold</b>');
+  assert.deepEqual(await texts(bob), [html]);
+  assert.equal(await bob.locator('#log :is(img, b, script)').count(), 0);
+  const policy = (await bob.request.get(`${first.url}/demo`)).headers()['content-security-policy'];
+  assert.match(policy, /default-src 'none'; script-src 'self'; style-src 'self'/);
+  assert.deepEqual([alice.troubles, bob.troubles], [[], []]);
+});
+
+test('a killed node is survived: the line says so, and what was missed is caught up on', limit, async () => {
+  const { one, first, second } = await twoNodes();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', second);
+  await say(bob, 'before');
+  await seen(alice, 'before');
+  first.nodes = []; // nobody answers for a while
+  one.signal('SIGKILL');
+  await banner(alice, 'Connection lost');
+  await stage.shot(alice, 'desk-lost');
+  await say(alice, 'written while away');
+  await bubble(alice, 'written while away').locator('.ticks[data-state=sending]').waitFor();
+  for (const text of ['one', 'two', 'three']) {
+    await say(bob, text);
+    await bubble(bob, text).locator('.ticks[data-state=sent]').waitFor();
+  }
+  first.nodes = second.nodes;
+  await banner(alice, '3 messages caught up');
+  await stage.shot(alice, 'desk-resumed');
+  await seen(bob, 'written while away');
+  const log = ['before', 'one', 'two', 'three', 'written while away'];
+  await eventually('alice has the whole log', async () => String(await texts(alice)) === String(log));
+  assert.deepEqual(await texts(bob), log);
+  assert.deepEqual([alice.troubles, bob.troubles], [[], []]);
+});
+
+test('a node that is drained sends its people to another, and they miss nothing', limit, async () => {
+  const { one, first, second } = await twoNodes();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', second);
+  await say(alice, 'before');
+  await seen(bob, 'before');
+  await alice.evaluate(() => {
+    window.lines = [];
+    new MutationObserver(() => window.lines.push(document.getElementById('banner').textContent))
+      .observe(document.getElementById('banner'), { subtree: true, childList: true, characterData: true });
+  });
+  one.signal('SIGTERM');
+  await banner(alice, 'Connected again');
+  assert.match((await alice.evaluate(() => window.lines))[0], /maintenance/);
+  assert.deepEqual(await one.ended, [0, null]);
+  await say(bob, 'after');
+  await seen(alice, 'after');
+  assert.deepEqual(await texts(alice), ['before', 'after']);
+});
+
+test('without Redis the line says that messages wait, and they arrive once it is back', limit, async () => {
+  const { first, second } = await twoNodes();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', second);
+  await say(alice, 'before');
+  await seen(bob, 'before');
+  stage.redis.signal('SIGSTOP');
+  await banner(alice, 'cannot reach its store');
+  await stage.shot(alice, 'desk-degraded');
+  await say(alice, 'patience');
+  await bubble(alice, 'patience').locator('.ticks[data-state=sending]').waitFor();
+  stage.redis.signal('SIGCONT');
+  await seen(bob, 'patience');
+  await bubble(alice, 'patience').locator('.ticks:is([data-state=sent], [data-state=read])').waitFor();
+  await eventually('the line is gone', async () => (await alice.locator('#banner').getAttribute('data-kind')) === 'none');
+  assert.deepEqual(await texts(bob), ['before', 'patience']);
+});
+
+test('history comes by scrolling up, to the first message, without a jump', limit, async () => {
+  const { first } = await oneNode();
+  const alice = await stage.person('alice', first);
+  await alice.evaluate(async () => {
+    const { roomcast } = await import('/roomcast.js');
+    const rc = roomcast('/ws?user=archivist');
+    const log = rc.join('lobby');
+    for (let i = 1; i <= 130; i++) await log.send({ text: `message ${i}.` });
+    rc.close();
+  });
+  const bob = await stage.person('bob', first, PHONE);
+  await seen(bob, 'message 130.');
+  assert.ok((await texts(bob)).length < 130);
+  const messages = bob.locator('#log .messages');
+  await eventually('the first message is there', async () => {
+    const anchor = await messages.evaluate((element) => {
+      element.scrollTop = 0;
+      return element.querySelector('li').textContent;
+    });
+    assert.ok(anchor);
+    return (await bubble(bob, 'message 1.').count()) === 1;
+  });
+  await bob.locator('.start', { hasText: 'Here #lobby begins' }).waitFor();
+  assert.deepEqual(await texts(bob), Array.from({ length: 130 }, (_, i) => `message ${i + 1}.`));
+  await say(alice, 'news');
+  await bob.locator('#latest').waitFor();
+  await stage.shot(bob, 'phone-scrolled');
+  await bob.locator('#latest').click();
+  await eventually('the newest message is in view', () => messages.evaluate((element) => element.scrollHeight - element.scrollTop - element.clientHeight < 2));
+});
+
+test('it works by keyboard, and every control has a name', limit, async () => {
+  const { first } = await oneNode();
+  const alice = await stage.person('alice', first);
+  assert.equal(await alice.evaluate(() => document.activeElement.id), 'text');
+  await alice.keyboard.type('two');
+  await alice.keyboard.press('Shift+Enter');
+  await alice.keyboard.type('lines');
+  await alice.keyboard.press('Enter');
+  await seen(alice, 'two\nlines');
+  await alice.keyboard.press('Alt+ArrowDown');
+  assert.equal(await alice.locator('#title').innerText(), 'kitchen');
+  assert.equal(await alice.evaluate(() => document.activeElement.id), 'text');
+  const nameless = await alice.locator('button:visible, input:visible, textarea:visible').evaluateAll((all) =>
+    all.filter((e) => !(e.ariaLabel || e.labels?.length || e.textContent.trim())).map((e) => e.outerHTML));
+  assert.deepEqual(nameless, []);
+  const tree = await alice.locator('body').ariaSnapshot();
+  for (const part of ['navigation "Rooms"', 'log "Messages in kitchen"', 'textbox "Message"', 'button "Send"', 'complementary "People"', 'status']) {
+    assert.ok(tree.includes(part), `${part} is missing in\n${tree}`);
+  }
+
+  const phone = await stage.person('bob', first, PHONE);
+  assert.ok(!(await phone.locator('#rooms-pane').isVisible()));
+  await phone.locator('#rooms-button').click();
+  await stage.shot(phone, 'phone-rooms');
+  await room(phone, 'kitchen').click();
+  await phone.locator('#title', { hasText: 'kitchen' }).waitFor();
+  assert.ok(!(await phone.locator('#rooms-pane').isVisible()));
+  await phone.locator('.people').click();
+  await phone.locator('#people-pane').waitFor();
+  await phone.keyboard.press('Escape');
+  assert.ok(!(await phone.locator('#people-pane').isVisible()));
+  const overflow = await phone.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${overflow} px too wide`);
+});
+
+test('who has no name is asked for one', limit, async () => {
+  const { first } = await oneNode();
+  const context = await stage.browser.newContext(PHONE);
+  const page = await context.newPage();
+  await page.goto(`${first.url}/demo`);
+  await stage.shot(page, 'phone-who');
+  await page.getByLabel('What should the others call you?').fill('dora');
+  await page.keyboard.press('Enter');
+  await page.getByRole('textbox', { name: 'Message' }).waitFor();
+  assert.match(await page.locator('#me').textContent(), /^Ddora/);
+  await context.close();
+});
+
+test('pages hear of everything as events of the document, and may open a plain WebSocket', limit, async () => {
+  const { first, second } = await twoNodes();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', second, DESK);
+  const heard = alice.evaluate(() => new Promise((resolve) => {
+    document.addEventListener('roomcast:broadcast', ({ detail }) => detail.type === 'message' && resolve(detail));
+  }));
+  await say(bob, 'hello');
+  const { op, room: where, user_id, data } = await heard;
+  assert.deepEqual([op, where, user_id, data.text], ['broadcast', 'lobby', 'bob', 'hello']);
+  const welcome = await alice.evaluate(() => new Promise((resolve) => {
+    const socket = window.roomcastWS('/ws?user=raw');
+    socket.onmessage = (event) => resolve(`${socket.url} ${JSON.parse(event.data).op}`);
+  }));
+  assert.equal(welcome, `${first.url.replace('http', 'ws')}/ws?user=raw welcome`);
+});
