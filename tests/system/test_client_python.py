@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 import pytest
 from roomcast_client import (
     Connected,
+    Disconnected,
     Draining,
     Joined,
     Lost,
     Message,
+    Presence,
     Receipt,
     Refused,
     Reset,
@@ -25,6 +29,8 @@ from tests.support.node import NodeServer
 from tests.support.redis_server import RedisServer
 
 pytestmark = pytest.mark.system
+
+SECRET = "a secret for tests, of 32 bytes or more"
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +223,58 @@ async def test_a_frozen_node_is_noticed_and_left(two_nodes: tuple[NodeServer, No
         assert (await until(alice, Lost)).code == 1006
         assert await take(hers, 1) == [0]
         one.resume()
+
+
+async def presence_of(room: Room, wanted: Presence) -> None:
+    """Return at the next change of this user, which must be the wanted one; one's own arrival is told, too."""
+    async with asyncio.timeout(20):
+        async for event in room.events():
+            if isinstance(event, Presence) and event.user_id == wanted.user_id:
+                assert event == wanted
+                return
+
+
+async def test_who_is_in_a_room_is_told_and_asked(two_nodes: tuple[NodeServer, NodeServer]) -> None:
+    one, two = two_nodes
+    async with Roomcast(one.ws_url, user="a") as alice:
+        hers = await alice.join("r", presence=True)
+        async with Roomcast(two.ws_url, user=42) as bob:
+            his = await bob.join("r")
+            await presence_of(hers, Presence("r", 42, True))
+            assert sorted(map(str, await hers.members())) == ["42", "a"]
+            assert sorted(map(str, await his.members())) == ["42", "a"]
+            await his.leave()
+        await presence_of(hers, Presence("r", 42, False))
+
+
+def token(seconds: float) -> str:
+    return jwt.encode({"user_id": 42, "exp": time.time() + seconds}, SECRET, algorithm="HS256")
+
+
+async def test_a_token_about_to_expire_is_replaced_without_a_reconnect() -> None:
+    asked = asyncio.Event()
+    lives = iter([5, 3600])
+
+    def next_token() -> str:
+        seconds = next(lives)
+        if seconds == 3600:
+            asked.set()
+        return token(seconds)
+
+    with NodeServer(secret=SECRET) as node:
+        async with Roomcast(node.ws_url, token=next_token) as rc:
+            room = await rc.join("r")
+            async with asyncio.timeout(20):
+                await asked.wait()
+            await room.send("after the new token")  # requests are handled in order: the token was judged before
+            connected = await until(rc, Connected)
+            assert (connected.user_id, connected.again) == (42, False)
+            assert rc._inbox.low and not rc._inbox._events, "neither Trouble nor Lost"
+
+
+async def test_a_bad_token_is_told_on_entering() -> None:
+    with NodeServer(secret=SECRET) as node:
+        with pytest.raises(Disconnected) as caught:
+            async with Roomcast(node.ws_url, token=token(-3600)):
+                pass
+        assert caught.value.code == 4001
