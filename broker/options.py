@@ -20,6 +20,8 @@ class BrokerOptions:
     """A node not heard of for so long is dead: its share of presence is given up."""
     grace_s: float = 5.0
     """A user without connection for less than this was never away."""
+    visitor: bool = False
+    """Looks on and is no node: holds no lease, and so never applies its own times to those of the nodes."""
 
     connect_timeout_s: float = 2.0
     """For one connection attempt with all its questions."""

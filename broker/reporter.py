@@ -38,6 +38,7 @@ class PresenceReporter:
         self._store = store
         self._node_id = node_id
         self._sweep_every_s = options.heartbeat_s / 4
+        self._visitor = options.visitor
         self._rejoined = rejoined
         self._share = Share()
         self._joining = asyncio.Lock()
@@ -71,7 +72,8 @@ class PresenceReporter:
         beat = await self._store.heartbeat(incarnation, self._share.acked, nonce)
         if beat.status != "OK":
             self._share.refused(incarnation, beat.status)
-            await self._join(beat.status)
+            if not self._visitor:
+                await self._join(beat.status)
         else:
             self._sweep_after(beat.due_s)
             if beat.dead or beat.expired:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from broker.base import BrokerError
 from server import logs
@@ -180,3 +182,64 @@ def tail(
             console.print(json.dumps(message["data"], ensure_ascii=False), markup=False)
 
     asyncio.run(follow(settings, room, since, count, show))
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def presence(
+    room: Annotated[str | None, typer.Argument(help="The room's name; without one: everywhere.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with who comes and goes, until Ctrl-C.")] = False,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    **options: str | None,
+) -> None:
+    """Tell who is in a room, or anywhere, over all nodes.
+
+    [bold]roomcast presence --watch[/bold]
+    """
+    from server.console import presence as look
+
+    settings = _for_console(options, config)
+    console = Console(highlight=False, soft_wrap=True)
+
+    def tell(user: str, online: bool | None, users: list[str]) -> None:
+        at = time.time()
+        if as_json and online is None:
+            print(
+                json.dumps({"ts": at, "count": len(users), "users": [json.loads(each) for each in users]}), flush=True
+            )
+        elif as_json:
+            status = "online" if online else "offline"
+            fields = {"ts": at, "user_id": json.loads(user), "status": status, "count": len(users)}
+            print(json.dumps(fields), flush=True)
+        else:
+            clock = time.strftime("%H:%M:%S", time.localtime(at)) + f".{int(at * 1000) % 1000:03d}"
+            what = " ".join(users) if online is None else f"{'+' if online else '-'} {user}"
+            console.print(f"{clock}  {len(users):5} here  {what}", markup=False)
+
+    asyncio.run(look(settings, room, watch, tell))
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def nodes(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    **options: str | None,
+) -> None:
+    """List the nodes that live, as each described itself within the last 15 s.
+
+    [bold]roomcast nodes --broker redis://redis:6379[/bold]
+    """
+    from server.console import nodes as list_nodes
+
+    found = asyncio.run(list_nodes(_for_console(options, config)))
+    if as_json:
+        for node in found:
+            print(json.dumps(node))
+        return
+    table = Table("node", "version", "up", "connections", "rooms", box=None)
+    for node in found:
+        up = f"{max(0, time.time() - float(str(node['started']))):.0f} s"
+        table.add_row(str(node["node"]), str(node["version"]), up, str(node["connections"]), str(node["rooms"]))
+    Console(highlight=False).print(table)

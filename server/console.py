@@ -1,9 +1,10 @@
-"""What ``roomcast publish`` and ``roomcast tail`` do: one short-lived look through the broker, beside the nodes."""
+"""What the commands beside ``serve`` do: one short-lived look through the broker, beside the nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import orjson
 
 from broker import broker_from_url
-from broker.base import Broker, Delivery, Entry, Position, Sink, Unavailable
+from broker.base import Broker, Change, Delivery, Entry, Position, Sink, Unavailable
+from broker.follower import Difference, Follower
 from server import events, jsontext, protocol
 from server.payload import decode_message, encode_message
 from server.redact import redact
@@ -42,8 +44,9 @@ async def connected(settings: Settings, sink: Sink) -> AsyncIterator[Broker]:
             "memory:// lives inside one node: name the Redis your nodes use with --broker redis://host:6379/0"
         )
     node_id = f"console.{secrets.token_hex(4)}"
+    options = dataclasses.replace(settings.broker_options(), visitor=True)
     try:
-        broker = broker_from_url(settings.broker, node_id=node_id, options=settings.broker_options())
+        broker = broker_from_url(settings.broker, node_id=node_id, options=options)
     except ValueError as error:
         raise SettingsError(str(error)) from None
     await broker.start(sink)
@@ -139,6 +142,69 @@ class _Follower:
             self._show({name: value for name, value in message.items() if name not in ("op", "type")})
             if self._left is not None:
                 self._left -= 1
+
+
+Tell = Callable[[str, bool | None, list[str]], None]
+"""Takes a user who came or went (or "" and None: this is how it stands), and all who are here then (JSON text)."""
+
+
+async def presence(settings: Settings, room: str | None, watch: bool, tell: Tell) -> None:
+    """Tell who is in a room, or (None) anywhere; with ``watch`` go on with who comes and goes, for ever. What may have
+    been missed is read again and told as differences."""
+    if room is not None:
+        _check_room(room)
+    watcher = _Watcher(room)
+    async with connected(settings, watcher) as broker:
+        if watch:
+            await broker.subscribe("presence" if room is None else f"room:{room}")
+        await watcher.follow(broker, watch, tell)
+
+
+class _Watcher(Silent):
+    """The broker tells it what changed; ``follow`` tells it on. The judgement is that of the nodes."""
+
+    def __init__(self, room: str | None) -> None:
+        self._room = room
+        self._follower = Follower()
+        self._arrived: asyncio.Queue[Change | None] = asyncio.Queue()
+
+    def deliver(self, deliveries: list[Delivery]) -> None:
+        for _, item in deliveries:
+            if isinstance(item, Change):
+                self._arrived.put_nowait(item)
+
+    def resubscribed(self, channels: Sequence[str]) -> None:
+        self._arrived.put_nowait(None)  # anything may have been missed
+
+    async def follow(self, broker: Broker, watch: bool, tell: Tell) -> None:
+        await self._read(broker)
+        tell("", None, sorted(self._follower.users))
+        while watch:
+            change = await self._arrived.get()
+            verdict = "behind" if change is None else self._follower.apply(change)
+            if verdict == "behind":
+                for user, online in await self._read(broker):
+                    tell(user, online, sorted(self._follower.users))
+            elif change is not None and verdict == "changed":
+                tell(change.user, change.online, sorted(self._follower.users))
+
+    async def _read(self, broker: Broker) -> list[Difference]:
+        while True:
+            try:
+                roster = await broker.presence.roster(self._room)
+            except Unavailable:
+                await broker.wait_ready()
+                continue
+            settling = roster.settling_s > 0
+            if settling:
+                asyncio.get_running_loop().call_later(roster.settling_s, self._arrived.put_nowait, None)
+            return self._follower.replace(roster, settling=settling)
+
+
+async def nodes(settings: Settings) -> list[dict[str, object]]:
+    """The descriptions of the nodes that live, by name. Raises BrokerError."""
+    async with connected(settings, Silent()) as broker:
+        return sorted(await broker.nodes(), key=lambda node: str(node["node"]))
 
 
 def _check_room(room: str) -> None:
