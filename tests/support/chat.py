@@ -23,6 +23,13 @@ from tests.support.served import IN_TIME_S, Served, raw_client, serving
 
 Frame = dict[str, Any]
 
+UNLIMITED: dict[str, Any] = {
+    "requests_per_s": 1e9,
+    "requests_burst": 10**9,
+    "inbound_bytes_per_s": 2**40,
+    "inbound_bytes_burst": 2**40,
+}
+
 _ids = itertools.count(1)
 
 
@@ -131,8 +138,8 @@ async def node_here(
     **settings: Any,
 ) -> AsyncIterator[NodeHere]:
     """A node on the lane ``fast`` or ``plain``, in dev mode unless settings say who may come; presence events are off
-    unless asked for. ``wrap`` puts middleware around the application."""
-    given = {"dev": "secret" not in settings, "presence_broadcast": "none", "linger_s": 0.05, **settings}
+    and rates unlimited unless asked for. ``wrap`` puts middleware around the application."""
+    given = {"dev": "secret" not in settings, "presence_broadcast": "none", "linger_s": 0.05, **UNLIMITED, **settings}
     broker = broker or MemoryBroker(node_id="here", bus=MemoryBus())
     node = create_app(Settings(**given), broker, authenticate)
     config = uvicorn_config(node, fast=lane == "fast")
