@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import test from 'node:test';
-import { roomcast, RoomcastError, socketUrl } from '../../../clients/js/roomcast.js';
+import { roomcast, RoomcastError, socketUrl } from '../../../server/static/roomcast.js';
 import { joined, live, require, welcome } from './support.mjs';
 
 const { WebSocket, WebSocketServer } = require('ws');

@@ -1,7 +1,7 @@
 // The state machine against a server that keeps the protocol while everything around it goes wrong, and against noise.
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { Machine } from '../../../clients/js/roomcast.js';
+import { Machine } from '../../../server/static/roomcast.js';
 import { forAll } from './support.mjs';
 
 /**

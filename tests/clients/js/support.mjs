@@ -1,6 +1,6 @@
 // What the tests of the JavaScript client share. Packages are those of clients/js/package.json.
 import { createRequire } from 'node:module';
-import { Machine } from '../../../clients/js/roomcast.js';
+import { Machine } from '../../../server/static/roomcast.js';
 
 export const require = createRequire(new URL('../../../clients/js/package.json', import.meta.url));
 

@@ -30,7 +30,7 @@ def test_under_node(name: str) -> None:
 
 
 def test_what_the_node_serves_is_small_and_still_the_program(tmp_path: Path) -> None:
-    source = (npm.CLIENT / "roomcast.js").read_bytes()
+    source = npm.SOURCE.read_bytes()
     served = without_comments(source)
     assert len(gzip.compress(served, 9)) <= MAX_GZIPPED_BYTES
     # The same program: without comments and white space nothing differs.
@@ -44,7 +44,7 @@ def test_what_the_node_serves_is_small_and_still_the_program(tmp_path: Path) -> 
         "process.exit(bare(process.argv[2]) === bare(process.argv[3]) ? 0 : 1);\n"
     )
     (tmp_path / "served.js").write_bytes(served)
-    npm.run("node", str(script), str(npm.CLIENT / "roomcast.js"), str(tmp_path / "served.js"))
+    npm.run("node", str(script), str(npm.SOURCE), str(tmp_path / "served.js"))
 
 
 def test_the_types_say_what_may_be_done_and_what_not(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_the_package_holds_the_client_its_types_and_no_dependency(tmp_path: Path
     [archive] = tmp_path.glob("*.tgz")
     with tarfile.open(archive) as packed:
         names = {name.removeprefix("package/") for name in packed.getnames()}
-    assert {"package.json", "roomcast.js", "roomcast.d.ts", "README.md"} == names
+    assert {"package.json", "LICENSE", "roomcast.js", "roomcast.d.ts", "README.md"} == names
     assert "dependencies" not in json.loads((npm.CLIENT / "package.json").read_text())
 
 
