@@ -167,9 +167,10 @@ class Hub(Registrations):
 
     @from_threads_too
     async def get_online_users(self, room: str | None = None) -> list[int | str]:
-        """Who is connected anywhere, or is in a room, once each however many tabs they have."""
+        """Who is connected anywhere, or is in a room, once each however many tabs they have; integers first."""
         roster = await self.local.broker.presence.roster(None if room is None else _room(room))
-        return [json.loads(user) for user in sorted(roster.users)]
+        users: list[int | str] = [json.loads(user) for user in roster.users]
+        return sorted(users, key=lambda user: (isinstance(user, str), user))
 
     @from_threads_too
     async def is_user_online(self, user_id: int | str) -> bool:

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from server.auth import Authenticate, LoadUser
 from server.handlers.lifecycle import GRACE_S
-from server.handlers.routing import WebSocketRouter
+from server.handlers.routing import WebSocketRouter, converted
 from server.handlers.yaml_config import read_yaml
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,7 +118,7 @@ class Registrations(WebSocketRouter):
 
     def add_yaml(self, path: str | Path) -> None:
         """Add the ``url`` entries of a YAML file. Raises :class:`roomcast.YamlError`."""
-        self._entries.extend(read_yaml(path))
+        self._entries.extend((converted(pattern), session, options) for pattern, session, options in read_yaml(path))
 
 
 def _for_rooms(into: list[ForRooms], pattern: Any) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import itsdangerous
 import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -57,6 +59,18 @@ class Client:
                 return error.rcvd.code, error.rcvd.reason
 
 
+@asynccontextmanager
+async def connected(url: str, **options: Any) -> AsyncIterator[Client]:
+    async with connect(url, compression=None, ping_interval=None, proxy=None, **options) as ws:
+        yield Client(ws)
+
+
+def session_cookie(session: dict[str, Any], secret: str = SECRET) -> dict[str, str]:
+    """The header of a browser that Starlette's SessionMiddleware has given this session."""
+    signed = itsdangerous.TimestampSigner(secret).sign(base64.b64encode(json.dumps(session).encode()))
+    return {"cookie": f"session={signed.decode()}"}
+
+
 class Running:
     def __init__(self, node: Node, served: Served, prefix: str = "") -> None:
         self.node = node
@@ -69,10 +83,8 @@ class Running:
         """Options for the handshake: ``headers``, ``origin=``, ``subprotocols=``; the rest is the query."""
         options = {name: query.pop(name) for name in ("origin", "subprotocols") if name in query}
         url = self.url + path + ("?" + urlencode(query) if query else "")
-        async with connect(
-            url, additional_headers=headers, compression=None, ping_interval=None, proxy=None, **options
-        ) as ws:
-            yield Client(ws)
+        async with connected(url, additional_headers=headers, **options) as client:
+            yield client
 
     @asynccontextmanager
     async def member(self, user: str, *rooms: str) -> AsyncIterator[Client]:
