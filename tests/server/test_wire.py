@@ -455,6 +455,13 @@ async def test_a_message_in_as_many_fragments_as_allowed_arrives() -> None:
     assert ear.messages == [(T, b"a" * MAX_FRAGMENTS)]
 
 
+async def test_a_fragment_too_large_fails_at_its_header() -> None:
+    ear = Ear()
+    ear.hears(client_frame(BINARY, b"x" * 65535, fin=False))
+    ear.hears(client_frame(CONT, b"x" * 65535)[:4])
+    assert ear.code == closing.TOO_BIG
+
+
 async def test_no_pong_is_written_while_the_peer_owes_us_reading() -> None:
     ear = Ear()
     ear.hears(client_frame(PING, b"1"))
@@ -477,6 +484,16 @@ async def test_a_flood_after_our_close_is_not_kept() -> None:
     assert not ear.messages
     ear.hears(client_frame(CLOSE, close_payload(4002)))
     assert ear.sent.closing
+
+
+async def test_the_answer_to_our_close_is_read_whoever_holds() -> None:
+    ear = Ear()
+    ear.hold(INBOX)
+    ear.close(4002)
+    ear.hold(BUSY)
+    assert ear.sent.reading
+    ear.hears(client_frame(TEXT, b"x") + client_frame(CLOSE, close_payload(4002)))
+    assert ear.sent.closing and not ear.messages
 
 
 async def test_a_flood_after_a_failure_is_not_kept_nor_read() -> None:
