@@ -244,6 +244,46 @@ test('who has no name is asked for one', limit, async () => {
   await context.close();
 });
 
+test('when the network or the page comes back, the link is tried at once', limit, async () => {
+  const { first } = await oneNode();
+  const context = await stage.browser.newContext(DESK);
+  const pings = [];
+  context.on('page', (page) => page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => payload.includes('"ping"') && pings.push(payload))));
+  const alice = await stage.tab('alice', first, context);
+  await say(alice, 'connected');
+  await alice.locator('.ticks[data-state=sent]').waitFor();
+  const events = [
+    () => window.dispatchEvent(new Event('offline')),
+    () => window.dispatchEvent(new Event('online')),
+    () => document.dispatchEvent(new Event('visibilitychange')),
+  ];
+  for (const [i, event] of events.entries()) {
+    const answered = alice.evaluate(() => new Promise((resolve) => document.addEventListener('roomcast:broadcast', resolve, { once: true })));
+    await alice.evaluate(event);
+    await eventually('a ping', () => pings.length === i + 1);
+    await say(alice, `after ${i}`); // what it brings is the sign of life that allows the next ping
+    await answered;
+  }
+  await context.close();
+});
+
+test('a reload shows the log, who has read it and how much is new', limit, async () => {
+  const { first, second } = await twoNodes();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', second);
+  await say(alice, 'read by bob');
+  await alice.locator('.ticks[data-state=read]').waitFor();
+  await room(bob, 'music').click();
+  await say(alice, 'not read by bob');
+  await room(bob, 'lobby').locator('b', { hasText: '1' }).waitFor();
+  await alice.reload();
+  await bubble(alice, 'not read').locator('.ticks[data-state=sent]').waitFor();
+  await alice.locator('.bubble', { hasText: /^read by bob/ }).locator('.ticks[data-state=read]').waitFor();
+  await bob.reload();
+  await room(bob, 'lobby').locator('b', { hasText: '1' }).waitFor();
+  await room(bob, 'lobby').click();
+  await bubble(alice, 'not read').locator('.ticks[data-state=read]').waitFor();
+});
+
 test('pages hear of everything as events of the document, and may open a plain WebSocket', limit, async () => {
   const { first, second } = await twoNodes();
   const alice = await stage.person('alice', first), bob = await stage.person('bob', second, DESK);
