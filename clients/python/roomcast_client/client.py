@@ -14,7 +14,7 @@ from roomcast_client.effects import Connect, Done, Drop, Effect, Ended, Failed, 
 from roomcast_client.errors import Closed, Disconnected, RoomcastError, Unavailable
 from roomcast_client.events import ClientEvent, Connected, Position, Roster, Status, UserId
 from roomcast_client.inbox import Inbox
-from roomcast_client.link import End, Link
+from roomcast_client.link import CLOSE_TIMEOUT_S, End, Link
 from roomcast_client.machine import Machine
 from roomcast_client.policy import ABNORMAL, UNAUTHENTICATED, Verdict
 from roomcast_client.room import REQUEST_TIMEOUT_S, Room
@@ -108,9 +108,9 @@ class Roomcast:
         if self._error is None:
             self._apply(self._machine.stop(Closed("the client was closed")))
         for task in (self._runner, self._refresher):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait([task])
+            while task is not None and not task.done():
+                task.cancel()  # again, if a library lost it; not before the close handshake had its time
+                await asyncio.wait([task], timeout=CLOSE_TIMEOUT_S + 1)
 
     def reconnect(self) -> None:
         """Cut the connection, or stop waiting for the next attempt, and make a new one, on the next URL if there are
@@ -235,11 +235,14 @@ class Roomcast:
 
     async def _run(self) -> None:
         while self._connect_after_s is not None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), self._connect_after_s)
+            with contextlib.suppress(TimeoutError):  # not wait_for: before Python 3.12 it can lose a cancellation
+                async with asyncio.timeout(self._connect_after_s):
+                    await self._hurry.wait()
             self._hurry.clear()
             self._connect_after_s = None
             end = await self._connect()
+            if self._error is not None:
+                return
             self._trouble = end.reason or f"closed with {end.code}"
             verdict = end.verdict
             if end.code == UNAUTHENTICATED and callable(self._token) and self._machine.session is not None:

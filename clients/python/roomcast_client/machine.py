@@ -48,6 +48,7 @@ class Machine:
         self._opened_at = 0.0
         self._ever = False
         self._failures = 0
+        self._stopped = False
         self._retry_after_s: float | None = None
         self._rooms: dict[str, Membership] = {}
         self._outbox = Outbox()
@@ -85,7 +86,7 @@ class Machine:
             if ticket is not None:
                 self._effects.append(Done(ticket, None))  # a leave: whoever is not connected is in no room
         self._direct.clear()
-        if verdict.fatal:
+        if verdict.fatal or self._stopped:
             return self._flush()
         attempt = max(self._failures, verdict.least_attempt)
         self._failures = attempt + 1
@@ -107,7 +108,8 @@ class Machine:
         tickets += [room.ticket for room in self._rooms.values() if room.ticket is not None]
         self._effects += [Failed(ticket, error) for ticket in tickets]
         self._rooms.clear()
-        self.connected = False
+        self._stopped = True
+        self._open = self.connected = False
         self._effects.append(Stop(error))
         return self._flush()
 

@@ -354,3 +354,22 @@ async def test_a_bug_in_the_client_does_not_leave_anybody_waiting() -> None:
         rc.reconnect()
         with pytest.raises(RoomcastError, match="report it"):
             await rc.join("r")
+
+
+async def test_closing_ends_the_client_even_if_it_was_just_told_to_hurry() -> None:
+    """Both wake the same wait: the cancellation must not be lost, nor the client go on connecting after its end."""
+
+    async def once(peer: Peer) -> None:
+        await peer.welcome()
+        peer.socket.transport.abort()
+
+    async with server(Script(once)) as url:
+        rc = await Roomcast(url).__aenter__()
+        events = rc.events()
+        while not isinstance(await anext(events), Lost):
+            pass
+        await asyncio.sleep(0)  # the runner waits for the next attempt now
+        rc.reconnect()
+        async with asyncio.timeout(2):
+            await rc.close()
+    assert rc._runner is not None and rc._runner.done()

@@ -520,3 +520,4 @@ def test_stopping_fails_everything_that_waits() -> None:
     machine.join(11, "q", NOW, presence=False, history=0, resume=None, timeout_s=10)
     error = Closed("the end")
     assert machine.stop(error) == [Failed(9, error), Failed(10, error), Failed(11, error), Stop(error)]
+    assert machine.closed(1006, "", NOW, 0) == [], "no connection after the end"
