@@ -98,27 +98,30 @@ class Hub(Registrations):
         async with self.running():
             yield
 
-    async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
+    @property
+    def asgi(self) -> HubApplication:
         """The hub as an ASGI application: alone, or mounted with :meth:`lifespan` in the outer one."""
-        if scope["type"] == "lifespan":
-            await _lifespan(self.running(), receive, send)
-            return
+        return HubApplication(self)
+
+    @property
+    def bound(self) -> Node:
+        """The node it speaks through. Raises RuntimeError if there is none."""
         if self._node is None:
             raise RuntimeError(NOT_RUNNING)
-        await self._node(scope, receive, send)
+        return self._node
 
     @property
     def local(self) -> LocalHub:
-        """The node's own. Raises RuntimeError if it does not run."""
-        if self._node is None or self._node.loop is None:
-            raise RuntimeError(NOT_RUNNING)
-        return self._node.hub
+        """The node's own hub. Raises RuntimeError if it does not run."""
+        assert self.loop is not None
+        return self.bound.hub
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        if self._node is None or self._node.loop is None:
+        loop = self.bound.loop
+        if loop is None:
             raise RuntimeError(NOT_RUNNING)
-        return self._node.loop
+        return loop
 
     # To clients, cluster-wide.
 
@@ -217,6 +220,19 @@ def _room(room: str) -> str:
     if not protocol.room_is_valid(room):
         raise ValueError(f"{room!r} is no room: it must be {protocol.ROOM_RULE}")
     return room
+
+
+class HubApplication:
+    """An object, not a method of the hub: servers tell by its ``__call__`` that it is ASGI 3."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(self._hub.running(), receive, send)
+        else:
+            await self._hub.bound(scope, receive, send)
 
 
 async def _lifespan(running: Any, receive: Receive, send: Send) -> None:

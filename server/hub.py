@@ -116,7 +116,6 @@ class LocalHub(Listener):
         paths, users = (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
         paths.add(path, connection)
         self.sessions.add(connection.session, connection)
-        self.expiry.watch(connection, connection.identity.expires_at)
         channels = [f"path:{path}"]
         if user is not None:
             users.add(user, connection)
@@ -158,6 +157,7 @@ class LocalHub(Listener):
                     max_message=settings.max_message_bytes,
                 )
             )
+        self.expiry.watch(connection, connection.identity.expires_at)
         if self.degraded_since is not None and not connection.raw:
             connection.send_event(events.degraded(self.degraded_since))
 
