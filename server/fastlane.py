@@ -226,7 +226,7 @@ class FastConnection(Wire):
         super().__init__(transport, lane.wheel, lane.max_message_bytes, lane.outbound_bytes)
         self._server_state = server_state
         self._asgi: _Asgi | None = _Asgi(key)
-        self.hold(INBOX)  # until the application, once it has accepted, receives, sends or hands off
+        self.hold(INBOX)  # frames before the 101 wait
 
     # For endpoints.
 
@@ -235,11 +235,11 @@ class FastConnection(Wire):
         return receive == self.receive_event and send == self.send_asgi
 
     def hand_off(self) -> None:
-        """From here on messages go to ``listener`` and the ASGI callable may return. Call after the accept, before
-        anything else was received or sent through ASGI: until then frames wait unread."""
+        """From here on messages go to ``listener`` and the ASGI callable may return. Call in the same turn of the loop
+        as the accept: in the next one frames are read, for an application that may neither receive nor send."""
         asgi = self._asgi
         assert asgi is not None and asgi.accepted and self.listener is not None, "accept and attach first"
-        assert not any(event["type"] == "websocket.receive" for event in asgi.inbox), "hand off before receiving"
+        assert not any(event["type"] == "websocket.receive" for event in asgi.inbox), "hand off at the accept"
         self._asgi = None
         self.release(INBOX)
 
@@ -329,10 +329,6 @@ class FastConnection(Wire):
         asgi = self._asgi
         assert asgi is not None, "receive() after hand_off()"
         while not asgi.inbox:
-            if asgi.accepted:
-                self.release(INBOX)
-                if asgi.inbox:
-                    break
             asgi.waiter = asyncio.get_running_loop().create_future()
             await asgi.waiter
         event = asgi.inbox[0]
@@ -359,8 +355,6 @@ class FastConnection(Wire):
                 self.transport.write(frames.binary_frame(data))
             elif text is not None:
                 self.transport.write(frames.text_frame(text.encode()))
-            if not asgi.inbox:
-                self.release(INBOX)
             await self._drained(asgi)
         elif kind == "websocket.close":
             asgi.closed = True
@@ -390,6 +384,7 @@ class FastConnection(Wire):
             self.transport.write(handshake.accept(asgi.key, event.get("subprotocol"), headers))
             asgi.accepted = True
             self.open()
+            asyncio.get_running_loop().call_soon(self.release, INBOX)
         elif kind == "websocket.close":
             asgi.closed = True
             self._refuse(403, [], b"")

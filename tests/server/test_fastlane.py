@@ -535,7 +535,7 @@ class Busy(Listener):
         self.codes.append(code)
 
 
-def handing_off(listener: Listener, connections: list[FastConnection] | None = None, pause_s: float = 0.0) -> App:
+def handing_off(listener: Listener, connections: list[FastConnection] | None = None) -> App:
     async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         connection: FastConnection = scope["extensions"][EXTENSION]["connection"]
         if connections is not None:
@@ -543,19 +543,17 @@ def handing_off(listener: Listener, connections: list[FastConnection] | None = N
         assert connection.owns(receive, send)
         await receive()
         await send(ACCEPTED)
-        await asyncio.sleep(pause_s)
         connection.listener = listener
         connection.hand_off()
 
     return app
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.02], ids=["at once", "after a while"])
-async def test_after_the_hand_off_requests_that_came_early_wait_for_each_other(pause_s: float) -> None:
+async def test_after_the_hand_off_requests_that_came_early_wait_for_each_other() -> None:
     listener = Busy()
     early = [b"one", b"two", b"three", b"f" * 200, b"five"]
     data = handshake() + b"".join(client_frame(TEXT, each) for each in early)
-    async with serving(lane_config(handing_off(listener, pause_s=pause_s))) as served:
+    async with serving(lane_config(handing_off(listener))) as served:
         async with raw_client(served.port, data) as client:
             await opened(client)
             assert [(await client.frame())[1] for _ in early] == early
@@ -583,6 +581,28 @@ async def test_after_the_hand_off_no_task_and_no_asgi_state_is_left() -> None:
             await client.__aexit__(None, None, None)
         await eventually(lambda: not served.connections)
     assert listener.codes == [1006] * 20
+
+
+async def test_an_application_that_keeps_the_connection_and_says_nothing_is_still_told_everything() -> None:
+    """Attached, but not handed off: what the peer sends and that it leaves reaches the listener."""
+    listener = Busy()
+    leave = asyncio.Event()
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        await send(ACCEPTED)
+        scope["extensions"][EXTENSION]["connection"].listener = listener
+        await leave.wait()
+
+    early = handshake() + client_frame(TEXT, b"one") + client_frame(TEXT, b"two")
+    async with serving(lane_config(app)) as served, raw_client(served.port, early) as client:
+        await opened(client)
+        assert [await client.frame(), await client.frame()] == [(0x81, b"one"), (0x81, b"two")]
+        client.send(client_frame(CLOSE, close_payload(1001)))
+        assert await client.frame() == (0x88, close_payload(1001))
+        await eventually(lambda: listener.codes)
+        leave.set()
+    assert listener.heard == [b"one", b"two"] and listener.codes == [1001] and not listener.overlapped
 
 
 async def test_wrapped_receive_or_send_is_not_its_own() -> None:
