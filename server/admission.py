@@ -17,8 +17,8 @@ logger = logging.getLogger("server.admission")
 
 Scope = MutableMapping[str, Any]
 
-Demand = Literal["required", "optional", "lenient"]
-"""required: credentials or 4001. optional: none is fine, bad ones are not. lenient: what is not understood is ignored,
+Demand = Literal["user", "required", "optional", "lenient"]
+"""user: nobody without one. required: credentials or 4001. optional: none is fine, bad ones are not. lenient: what is not understood is ignored,
 because the application has its own (a raw endpoint's ``?token=`` need not be ours)."""
 
 
@@ -60,8 +60,10 @@ class Admission:
             identity = await self._authenticator.identify(given)
             if self._revocations.refuses(identity, given.query.get("session")):
                 raise Refused("revoked by an operator: sign in again")
+            if demand == "user" and identity.user is None:
+                raise NoCredentials("a user is needed here")
         except NoCredentials:
-            if demand == "required":
+            if demand in ("user", "required"):
                 raise
             identity = ANONYMOUS
         except Refused:

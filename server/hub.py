@@ -98,11 +98,13 @@ class LocalHub(Listener):
 
     # Connections come and go.
 
-    def attach(self, connection: Connection, path: str, user: str | None, session: str | None) -> None:
+    def attach(
+        self, connection: Connection, path: str, user: str | None, session: str | None
+    ) -> Collection[asyncio.Future[None]]:
         """Make a connection part of the node: from here on it is told what concerns its path, user and rooms.
 
         On ``/ws`` it gets ``welcome`` first. Its requests wait until its own channels are subscribed (at most a
-        second), so that what is sent to its user right after the welcome arrives.
+        second), so that what is sent to its user right after the welcome arrives. Returns what they wait for.
         """
         self._next_id += 1
         connection.id = self._next_id
@@ -133,10 +135,12 @@ class LocalHub(Listener):
                     self._welcome(connection)
                     connection.release(BUSY)
 
-            for future in tuple(waiting):
+            subscribing = tuple(waiting)
+            for future in subscribing:
                 future.add_done_callback(confirmed)
-        else:
-            self._welcome(connection)
+            return subscribing
+        self._welcome(connection)
+        return ()
 
     def _welcome(self, connection: Connection) -> None:
         self._unwelcomed.discard(connection)

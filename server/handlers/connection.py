@@ -144,10 +144,11 @@ class WebSocket(StarletteWebSocket, Handler):
             await self.receive_event()
         event = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": list(headers or ())}
         await self.send_event(event)
-        self._attach()
+        await self._attach()
 
-    def _attach(self) -> None:
-        """Become part of the node: broadcasts to the path arrive, and operators can disconnect it."""
+    async def _attach(self) -> None:
+        """Become part of the node: broadcasts to the path arrive (from here on, the handler's own first one, too), and
+        operators can disconnect it."""
         hub = self.hub
         if hub is None:
             return
@@ -166,7 +167,9 @@ class WebSocket(StarletteWebSocket, Handler):
         connection.identity = self.identity
         connection.handler = self
         self.connection = connection
-        hub.attach(connection, self.path, self.identity.user, self._session_key)
+        subscribing = hub.attach(connection, self.path, self.identity.user, self._session_key)
+        if subscribing:
+            await asyncio.wait(subscribing)  # at most a second: without the broker it fails
 
     @from_threads_too
     async def close(self, code: int = 1000, reason: str | None = None) -> None:

@@ -56,7 +56,9 @@ class Options:
 
     @property
     def demand(self) -> Demand:
-        if self.auth or (self.auth is None and self.protocol):
+        if self.auth:
+            return "user"
+        if self.auth is None and self.protocol:
             return "required"
         return "optional" if self.protocol else "lenient"
 
