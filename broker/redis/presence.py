@@ -98,7 +98,7 @@ class RedisPresenceStore:
         return Rest(_seconds(due_ms), _parse(rest))
 
     async def roster(self, room: str | None) -> Roster:
-        settling_ms, *flat = await self._call("roster", [self._meta, self.scope(room)], [])
+        *flat, settling_ms = await self._call("roster", [self._meta, self.scope(room)], [self._lease_ms])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         epoch, version = fields.pop(b"e", b""), int(fields.pop(b"v", 0))
         return Roster(epoch, version, frozenset(map(_text, fields)), settling_ms / 1000)

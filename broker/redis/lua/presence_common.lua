@@ -31,7 +31,7 @@ local function emit(scope, user, online, fresh)
   end
   local version = redis.call('HINCRBY', scope.key, 'v', 1)
   redis.call('PUBLISH', scope.channel, '\1' .. cmsgpack.pack({ 2, epoch, version, user, online }))
-  if redis.call('HLEN', scope.key) == 2 then redis.call('DEL', scope.key) end
+  if online == 0 and redis.call('HLEN', scope.key) == 2 then redis.call('DEL', scope.key) end
 end
 
 -- Move the connections of one user in one scope by `difference`.
