@@ -236,6 +236,9 @@ export class Machine {
     this.onlineAt = this.refilledAt = this.now;
     this.denied = this.holdUntil = 0;
     this.tokens = BURST;
+    if (this.session && this.session !== session) { // the keys of what was sent are unknown here: again could be twice
+      for (const request of this.queue) if (request.sentAt >= 0) this.settle(request, this.unknown());
+    }
     this.session = session;
     this.user = user_id;
     this.ping = ping * 1000;
@@ -407,8 +410,12 @@ export class Machine {
   /** Sent so long ago that its key may be forgotten: nobody knows whether it arrived. @param {any} request */
   expired(request) {
     const old = request.sentAt < this.now - RESEND_MS;
-    if (old) this.settle(request, new RoomcastError('timeout', 'no answer: it may have arrived'));
+    if (old) this.settle(request, this.unknown());
     return old;
+  }
+
+  unknown() {
+    return new RoomcastError('timeout', 'no answer: it may have arrived');
   }
 
   /** Nothing more can be asked in this room. @param {string} name @param {Error} error */

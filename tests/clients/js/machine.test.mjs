@@ -149,6 +149,18 @@ test('what a node knows of a key is counted from the first time it was sent', ()
   assert.deepEqual(settled(bench.do('tick')).map(({ error }) => error.code), ['timeout']);
 });
 
+test('a node that gives another session knows no keys of this one: what was sent is not sent again', () => {
+  const bench = Bench.online('r');
+  bench.message('r', 'sent');
+  bench.do('closed', 1006);
+  bench.message('r', 'not sent yet');
+  bench.wait(1_000);
+  const effects = bench.do('received', { ...welcome, session: 's2' });
+  assert.deepEqual(settled(effects).map(({ id, error }) => [id, error.code]), [[1, 'timeout']]);
+  const [join] = sent(effects);
+  assert.deepEqual(sent(bench.do('received', joined(join.id, 'r', { recovered: true }))).map(({ data }) => data), ['not sent yet']);
+});
+
 test('messages written while offline keep their order and are sent when the room is live', () => {
   const bench = new Bench();
   bench.do('tick');
