@@ -190,7 +190,8 @@ class MemoryPresenceStore:
 
     async def roster(self, room: str | None) -> Roster:
         self._check()
-        settling_s = max(0.0, self._table.whole_at - self._table.clock())
+        table = self._table
+        settling_s = max(0.0, table.whole_at - table.clock()) if table.opened else self._lease_s
         scope = self._table.scopes.get(room)
         if scope is None:
             return Roster(b"", 0, frozenset(), settling_s)

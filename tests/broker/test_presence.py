@@ -157,6 +157,8 @@ async def test_after_a_loss_of_all_data_every_node_says_everything_again(backend
         assert (await a.reporter.roster(None)).settling_s == 0
         before = await a.reporter.roster(None)
         await backend.lose_all_data()
+        at_once = await a.reporter.roster(None)
+        assert at_once.settling_s > 0, "nobody has joined again yet, and nobody is to be taken for gone"
         await backend.observer.wait_for(lambda: len(backend.observer.changes) == 4)
         after = await a.reporter.roster(None)
         assert after.users == {ALICE, BOB} and after.epoch != before.epoch and 0 < after.settling_s <= OPTIONS.lease_s
