@@ -19,6 +19,7 @@ from server.frames import Prepared
 from server.metrics import Counts
 from server.outbox import Outbox
 from server.payload import ReceiptSignal, TypingSignal, author_of, decode_message, decode_signal
+from server.reads import PAGE_ENTRIES, Reads
 from server.receipts import Receipts
 from server.registry import Registry
 from server.sync import Deliver, Effect, Read, RoomLog
@@ -26,9 +27,6 @@ from server.tasks import Tasks
 from server.typing_relay import TypingRelay
 
 logger = logging.getLogger("server.feed")
-
-PAGE_ENTRIES = 100
-"""Entries of one read: a page is one reply of Redis, and while it is made Redis serves nobody else."""
 
 
 class Room:
@@ -73,6 +71,7 @@ class Feed:
         """``send(room, outbox)`` gives an outbox to the members of a room at once."""
         self.rooms: dict[str, Room] = {}
         self.typing = TypingRelay(broker, members, send)
+        self.reads = Reads(broker, tasks)
         self._broker = broker
         self._tasks = tasks
         self._counts = counts

@@ -17,7 +17,7 @@ import orjson
 from broker.base import MAX_OFFSET, Broker, Entry, History, Position
 from server import events, protocol
 from server.connection import Connection
-from server.feed import PAGE_ENTRIES, Feed, Room
+from server.feed import Feed, Room
 from server.interest import Interest
 from server.metrics import Counts
 from server.presence import Presence, page_of
@@ -171,7 +171,7 @@ class Rooms:
         entries: list[Entry] = []
         size = 0
         while True:
-            page = await self._broker.read(room.name, at.offset, PAGE_ENTRIES)
+            page = await self._feed.reads.after(room.name, at.offset)
             await self._feed.synced(room)
             missed = recover(at, page)
             if missed is None or room.top.epoch != at.epoch:
@@ -192,7 +192,7 @@ class Rooms:
         entries: list[Entry] = []
         since = max(0, room.top.offset - n)
         while True:
-            page = await self._broker.read(room.name, since, PAGE_ENTRIES)
+            page = await self._feed.reads.after(room.name, since)
             await self._feed.synced(room)
             top = room.top
             entries = [e for e in (*entries, *page.entries) if e.epoch == top.epoch and e.offset <= top.offset]
@@ -255,7 +255,7 @@ class Rooms:
         entries: list[Entry] = []
         since = max(0, before - 1 - request.limit)
         while since < before - 1:
-            page = await self._broker.read(room.name, since, min(PAGE_ENTRIES, before - 1 - since))
+            page = await self._feed.reads.after(room.name, since)
             entries += [entry for entry in page.entries if entry.offset < before]
             if not page.entries:
                 break
