@@ -17,7 +17,9 @@ in which it leaves the total, by any node and exactly once.
 any node, was never away.
 
 **Stalls.** If nobody was heard for half a lease, or the clock was set back, Redis was away and not the nodes: nobody is
-fenced for one lease from then on and no grace ends for one grace period.
+fenced for one lease from then on and no grace ends for one grace period. Every heartbeat cuts leases and grace periods
+that end later than its own node's times allow, which is what a clock set back leaves behind. So all nodes should have
+the same times; a change can be rolled out as long as the shorter lease is above two of the longer heartbeats.
 
 **Rollback.** A share carries the last sequence number the store has applied; a node knows the last one it had
 confirmed. If the store's is lower it has lost writes (a failover, an old dump): the node says everything again. Batches

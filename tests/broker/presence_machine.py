@@ -416,6 +416,22 @@ class PresenceMachine(RuleBasedStateMachine):
             for node in self.nodes:
                 self.reconnect(node)
 
+    @precondition(lambda self: self.running)
+    @rule(number=index)
+    def lose_data_in_peace(self, number: int) -> None:
+        """FLUSHALL among live nodes: in whatever order they notice, nobody is ever told to have gone who has not."""
+        self.quiet()
+        self.lose_data("flush")
+        for _ in range(2):
+            for node in self.running[number % len(self.running) :] + self.running[: number % len(self.running)]:
+                self.verify(node)
+                self.beat(node, "ok")
+                self.settle(node)
+                self.deliver(node)
+                for room, follower in node.followers.items():
+                    here = {entity.user for each in self.running for entity in each.connections if entity.room == room}
+                    assert here <= follower.users, "told to have gone while the others say everything again"
+
     def take_over(self, past: Knowledge) -> None:
         past.stepped = self.past.stepped
         self.past, self.state = past, self.world.state()
