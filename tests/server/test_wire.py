@@ -563,9 +563,13 @@ async def test_a_consumer_over_its_limit_gets_4008_and_is_aborted_in_time(short_
 
 async def test_replies_count_against_the_limit_too() -> None:
     ear = Ear(outbound_limit=1000)
+    ear.sent.owed = 1000
+    ear.send_event(b"{}")
+    assert not ear.closed
     ear.sent.owed = 1001
     ear.send_event(b"{}")
     assert ear.code == closing.SLOW
+    ear.connection_lost(None)
 
 
 @pytest.mark.parametrize("packed", [False, True])
