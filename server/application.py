@@ -129,19 +129,19 @@ class Hub(Registrations):
     async def broadcast(self, path: str, text: str, exclude: WebSocket | None = None) -> None:
         """A text to every connection on a path, as it stands (on /ws as a ``broadcast`` event). At most once, never
         logged."""
-        await self.local.broadcast(path, text, exclude.connection if exclude is not None else None)
+        await self.local.cluster.broadcast(path, text, exclude.connection if exclude is not None else None)
 
     @from_threads_too
     async def broadcast_json(self, path: str, data: Any, exclude: WebSocket | None = None) -> None:
         """The same with JSON."""
         checked = json.loads(jsontext.encode(data))
-        await self.local.broadcast_json(path, checked, exclude.connection if exclude is not None else None)
+        await self.local.cluster.broadcast_json(path, checked, exclude.connection if exclude is not None else None)
 
     @from_threads_too
     async def publish(self, room: str, data: Any) -> Position:
         """Append a message to the room's log and send it to the members; ``user_id`` is null. Returns its position."""
         jsontext.encode(data)
-        return await self.local.publish(_room(room), data)
+        return await self.local.cluster.publish(_room(room), data)
 
     @from_threads_too
     async def history(self, room: str, limit: int = 50) -> list[dict[str, Any]]:
@@ -164,7 +164,7 @@ class Hub(Registrations):
     async def send_to_user(self, user_id: int | str, data: Any) -> None:
         """To every connection of a user on a protocol endpoint. At most once, never logged."""
         jsontext.encode(data)
-        await self.local.send_to_user(user_text(user_id), data)
+        await self.local.cluster.send_to_user(user_text(user_id), data)
 
     # Presence.
 
@@ -187,7 +187,7 @@ class Hub(Registrations):
     ) -> None:
         """Close connections on all nodes with 4004; they may come back. ``token_id`` is a token's claim ``jti``."""
         user = None if user_id is None else user_text(user_id)
-        await self.local.disconnect(user, session=session, token_id=token_id)
+        await self.local.cluster.disconnect(user, session=session, token_id=token_id)
 
     @from_threads_too
     async def revoke(
@@ -213,7 +213,7 @@ class Hub(Registrations):
     async def recheck_rooms(self, user_id: int | str | None = None, room: str | None = None) -> None:
         """Ask authorizers again, on all nodes, whether connections may be in their rooms: of one user, in rooms that
         match a pattern. Who may not is put out."""
-        await self.local.recheck_rooms(None if user_id is None else user_text(user_id), room)
+        await self.local.cluster.recheck_rooms(None if user_id is None else user_text(user_id), room)
 
 
 def _room(room: str) -> str:

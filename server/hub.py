@@ -15,46 +15,34 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
-import orjson
-
-from broker.base import Broker, Change, Delivery, Item, Position, Signal, Unavailable
-from server import closing, events
+from broker.base import Broker, Change, Delivery, Item, Signal, Unavailable
+from server import events
+from server.cluster import Cluster
 from server.connection import BUSY, Connection, Listener
 from server.expiry import Expiry
 from server.feed import Feed
 from server.frames import Batch, Prepared
 from server.gate import Gate
-from server.identity import Identity, room_matches, user_text
+from server.identity import Identity
 from server.interest import Interest
 from server.metrics import Metrics
 from server.outbox import Outbox
 from server.payload import (
     CONTROL,
-    AnySignal,
-    BroadcastSignal,
-    DirectSignal,
-    DisconnectSignal,
     Origin,
-    RecheckSignal,
-    decode_signal,
-    encode_message,
-    encode_signal,
 )
 from server.presence import Presence
 from server.receipts import Receipts
 from server.registry import Registry
-from server.requests import REFUSED_JOIN, Requests
+from server.requests import Requests
 from server.revocation import CHANNEL as REVOKED_CHANNEL
-from server.revocation import Revocations, Revoked
+from server.revocation import Revocations
 from server.rooms import Rooms
 from server.settings import Settings
 from server.tasks import Tasks
-from server.version import VERSION
+from server.upkeep import Upkeep
 
 logger = logging.getLogger("server.hub")
-
-ANNOUNCE_S = 5.0
-CHECK_POSITIONS_S = 60.0
 
 
 class LocalHub(Listener):
@@ -82,7 +70,8 @@ class LocalHub(Listener):
         self.renew: Callable[[str], Awaitable[Identity]] | None = None
         """Who a fresh token names; raises :class:`server.refusal.Refusal`. None: tokens cannot be replaced here."""
         self.expiry = Expiry(settings.leeway_s)
-        self.revocations = Revocations(broker, self.tasks, self._revoked)
+        self.cluster = Cluster(self)
+        self.revocations = Revocations(broker, self.tasks, self.cluster.revoked)
         self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
         members: Registry[str, Connection] = Registry()
         self.receipts = Receipts(broker, self.tasks)
@@ -94,6 +83,7 @@ class LocalHub(Listener):
         self.requests = Requests(self)
         self._unwelcomed: set[Connection] = set()
         """Attached, their channels not confirmed yet: what already arrives there would come before the welcome."""
+        self._upkeep = Upkeep(self)
         self._next_id = 0
 
     # Connections come and go.
@@ -256,7 +246,7 @@ class LocalHub(Listener):
             members = self.at(name) if kind == "path" else self.users.members(name)
             for item in items:
                 if isinstance(item, Signal):
-                    self._signal(channel, item, outbox)
+                    self.cluster.heard(channel, item, outbox)
         self.send(outbox, members, gathered)
 
     def send(
@@ -287,34 +277,7 @@ class LocalHub(Listener):
     def _send_to_room(self, name: str, outbox: Outbox) -> None:
         self.send(outbox, self.rooms.members(name))
 
-    def _signal(self, channel: str, item: Signal, outbox: Outbox) -> None:
-        try:
-            signal = decode_signal(item.payload)
-        except ValueError:
-            self.counts.foreign += 1
-            return
-        if isinstance(signal, BroadcastSignal):
-            path = channel.removeprefix("path:")
-            but = self.by_origin(signal.origin, self.at(path))
-            if path == "/ws" or signal.form == "event":
-                data = orjson.dumps(signal.data.decode()) if signal.form == "text" else signal.data
-                outbox.add(Prepared(events.path_broadcast(path, signal.user, data)), but)
-            else:
-                outbox.add(Prepared(signal.data), but)
-        elif isinstance(signal, DirectSignal):
-            outbox.add(Prepared(events.direct(signal.data)))
-        elif isinstance(signal, DisconnectSignal):
-            for connection in self._addressed(channel):
-                if signal.session in (None, connection.session) and signal.token_id in (
-                    None,
-                    connection.identity.token_id,
-                ):
-                    connection.close(signal.code, signal.reason)
-        elif isinstance(signal, RecheckSignal):
-            for connection in self._addressed(channel):
-                self.tasks.spawn(self.recheck(connection, signal.room), "check rooms again")
-
-    def _addressed(self, channel: str) -> list[Connection]:
+    def addressed(self, channel: str) -> list[Connection]:
         """Whom a signal is for: a user's connections, or all of this node's."""
         if channel == CONTROL:
             return self.everyone()
@@ -331,80 +294,8 @@ class LocalHub(Listener):
             return []
         return [connection for connection in members if connection.id == origin.connection]
 
-    # From Python, cluster-wide.
-
-    async def publish(self, room: str, data: object) -> Position:
-        """Append a message of the application (``user_id`` null) to the room's log."""
-        tail = events.message_tail("null", time.time(), orjson.dumps(data))
-        return await self.broker.append(room, encode_message(tail), history=self.rooms.history(room))
-
-    async def broadcast_json(self, path: str, data: object, exclude: Connection | None = None) -> None:
-        """To every connection on the path, on all nodes. At most once, never logged."""
-        await self._signal_out(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), "json", self.origin(exclude)))
-
-    async def broadcast(self, path: str, text: str, exclude: Connection | None = None) -> None:
-        """The same with a text, which handler paths get as it stands."""
-        await self._signal_out(f"path:{path}", BroadcastSignal(None, text.encode(), "text", self.origin(exclude)))
-
-    async def send_to_user(self, user: str, data: object) -> None:
-        """To every connection of the user (JSON text: ``42`` or ``"42"``). At most once, never logged."""
-        await self._signal_out(f"user:{user}", DirectSignal(orjson.dumps(data)))
-
-    async def disconnect(
-        self, user: str | None = None, *, session: str | None = None, token_id: str | None = None
-    ) -> None:
-        """Close connections on all nodes with 4004: those for which everything holds that is given. They may come back;
-        see ``revocations`` for those that may not."""
-        if user is None and session is None and token_id is None:
-            raise ValueError("say whom to disconnect: user, session or token_id")
-        signal = DisconnectSignal(closing.DISCONNECTED, "disconnected by an operator", session, token_id)
-        await self._signal_out(CONTROL if user is None else f"user:{user}", signal)
-
-    async def recheck_rooms(self, user: str | None = None, room: str | None = None) -> None:
-        """Ask grants and authorizers again, on all nodes, about the rooms that connections are in (of one user, in
-        rooms that match a pattern); who may not be there is put out."""
-        await self._signal_out(CONTROL if user is None else f"user:{user}", RecheckSignal(room))
-
-    async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
-        """The same for one connection."""
-        for room in self.rooms.of(connection):
-            if pattern is not None and not room_matches(pattern, room):
-                continue
-            allowed = connection.raw or connection.identity.grants.allows(room, "join")
-            if allowed and self.gate is not None and not connection.raw:
-                allowed = await self.gate.allows(connection, "join", room)
-            if not allowed and self.rooms.has(room, connection):
-                self.rooms.leave(connection, room)
-                self.left(connection, room)
-                connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
-
-    def _revoked(self, revoked: Revoked) -> None:
-        if revoked.kind == "session":
-            suspects = list(self.sessions.members(revoked.value))
-        else:
-            suspects = self._addressed(f"user:{revoked.value}" if revoked.kind == "user" else CONTROL)
-        for connection in suspects:
-            if revoked.covers(connection.identity, connection.session):
-                connection.close(closing.DISCONNECTED, "revoked by an operator")
-
     def origin(self, connection: Connection | None) -> Origin | None:
         return None if connection is None else Origin(self.broker.node_id, connection.id)
-
-    async def _signal_out(self, channel: str, signal: AnySignal) -> None:
-        await self.broker.publish(channel, encode_signal(signal))
-
-    async def get_online_users(self) -> list[int | str]:
-        """The ids of all users with an open connection anywhere, as they stand in their tokens. Raises
-        :class:`broker.base.Unavailable`."""
-        return [orjson.loads(user) for user in await self.presence.look(None)]
-
-    async def is_user_online(self, user: int | str) -> bool:
-        """Raises :class:`broker.base.Unavailable`."""
-        return await self.broker.presence.online(user_text(user))
-
-    async def room_members(self, room: str) -> list[int | str]:
-        """The ids of the users in a room, on all nodes. Raises :class:`broker.base.Unavailable`."""
-        return [orjson.loads(user) for user in await self.presence.look(room)]
 
     def _everybody(self) -> AbstractSet[Connection]:
         """The connections that hear of everywhere."""
@@ -463,10 +354,7 @@ class LocalHub(Listener):
     async def start(self) -> None:
         await self.broker.start(self)
         self.interest.acquire(CONTROL)
-        self.tasks.spawn(self._first_contact(), "first contact")
-        self.tasks.spawn(self.metrics.sample_loop_lag(), "loop lag", forever=True)
-        self.tasks.spawn(self._announce(), "announce", forever=True)
-        self.tasks.spawn(self._check_positions(), "check positions", forever=True)
+        self._upkeep.start()
 
     async def close(self) -> None:
         self.expiry.close()
@@ -481,34 +369,3 @@ class LocalHub(Listener):
             self.presence.unfollow(None)
         elif channel.startswith("room:"):
             self.feed.forget(channel.removeprefix("room:"))
-
-    async def _first_contact(self) -> None:
-        """What was wanted before the broker could be reached is subscribed now."""
-        await self.broker.wait_ready()
-        self.interest.retry()
-        self.feed.retry()
-        self.presence.retry()
-        self.revocations.load()
-
-    async def _check_positions(self) -> None:
-        """A second net under the probe: compare with the logs now and then. It also tells the broker which rooms are
-        in use, so that the log of a silent one is not forgotten."""
-        while True:
-            await asyncio.sleep(CHECK_POSITIONS_S)
-            self.feed.verify(list(self.feed.rooms))
-
-    async def _announce(self) -> None:
-        """Keep this node's description in the broker, for `nodes` and for rebalancing."""
-        started = time.time()
-        while True:
-            await self.broker.wait_ready()
-            description: dict[str, object] = {
-                "node": self.broker.node_id,
-                "version": VERSION,
-                "started": started,
-                "connections": self.counts.connections,
-                "rooms": self.counts.rooms,
-            }
-            with contextlib.suppress(Unavailable):
-                await self.broker.announce(description, ttl_s=3 * ANNOUNCE_S)
-            await asyncio.sleep(ANNOUNCE_S)

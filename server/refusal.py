@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+REFUSED_JOIN = "Unauthorized or invalid room join request"
+"""The reference's words (Asok)."""
+
 
 class Refusal(Exception):
     def __init__(self, code: str, message: str) -> None:

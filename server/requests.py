@@ -22,14 +22,13 @@ from server.identity import Action, Identity, user_text
 from server.limits import REFUSALS, Budget, Rates
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.presence import presence_list
-from server.refusal import Refusal
+from server.refusal import REFUSED_JOIN, Refusal
 
 if TYPE_CHECKING:
     from server.hub import LocalHub
 
 logger = logging.getLogger("server.requests")
 
-REFUSED_JOIN = "Unauthorized or invalid room join request"
 BAD_REQUESTS, BAD_REQUESTS_WITHIN_S = 10, 10.0
 
 Waiting = Coroutine[Any, Any, None] | None
@@ -320,7 +319,7 @@ class Requests:
         connection.identity = identity
         self._hub.expiry.watch(connection, identity.expires_at)
         self._ok(connection, request)
-        await self._hub.recheck(connection)
+        await self._hub.cluster.recheck(connection)
 
     def _ping(self, connection: Connection, request: protocol.Ping) -> Waiting:
         connection.send_event(events.pong(request.id))

@@ -19,8 +19,7 @@ from server.handlers.registrations import ForRooms, Registrations
 from server.handlers.threads import call
 from server.hub import LocalHub
 from server.identity import Action, room_matches
-from server.refusal import Refusal
-from server.requests import REFUSED_JOIN
+from server.refusal import REFUSED_JOIN, Refusal
 
 logger = logging.getLogger("server.handlers")
 

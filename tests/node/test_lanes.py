@@ -57,9 +57,9 @@ async def test_what_a_tick_brings_in_several_rooms_is_one_write() -> None:
     async with node_here("fast") as node, node.client("alice", *rooms) as alice, node.client("bob", "b") as bob:
         connection: Any = connection_of(node, "alice")
         connection.transport = counting = CountingTransport(connection.transport)
-        published: list[Any] = [node.hub.publish(room, index) for room in rooms for index in range(5)]
-        published.append(node.hub.broadcast_json("/ws", "everywhere"))
-        published.append(node.hub.send_to_user('"alice"', "direct"))
+        published: list[Any] = [node.hub.cluster.publish(room, index) for room in rooms for index in range(5)]
+        published.append(node.hub.cluster.broadcast_json("/ws", "everywhere"))
+        published.append(node.hub.cluster.send_to_user('"alice"', "direct"))
         await asyncio.gather(*published)
         frames = await alice.events(22)
         assert counting.writes == 1
@@ -74,7 +74,7 @@ async def test_what_a_tick_brings_in_several_rooms_is_one_write() -> None:
 async def test_an_idle_connection_owns_no_task_and_no_timer() -> None:
     async with node_here("fast") as node:
         async with node.client("first", "r"):
-            await node.hub.publish("r", 0)
+            await node.hub.cluster.publish("r", 0)
             before = len(asyncio.all_tasks())
             clients = [raw_client(node.served.port, handshake(f"/ws?user=u{index}")) for index in range(50)]
             for client in clients:
@@ -108,7 +108,7 @@ async def test_a_slow_consumer_is_cut_with_4008_and_the_others_go_on(
         data = "x" * 30_000
         count = most = 0
         while connection in node.hub.rooms.members("r"):
-            await node.hub.publish("r", data)
+            await node.hub.cluster.publish("r", data)
             assert (await alice.event())["offset"] == count + 1
             count += 1
             most = max(most, connection.outbound_bytes())
@@ -116,7 +116,7 @@ async def test_a_slow_consumer_is_cut_with_4008_and_the_others_go_on(
         assert node.hub.counts.closes == {4008: 1}
         assert most <= 64 * 1024 + 2 * 31_000, "what it is owed stays bounded"
         for _ in range(10):
-            await node.hub.publish("r", data)
+            await node.hub.cluster.publish("r", data)
             assert (await alice.event())["data"] == data
         slow.close()
 
@@ -275,7 +275,7 @@ async def test_the_same_node_serves_under_hypercorn() -> None:
         assert (await bob.event())["data"] == (await alice.event())["data"] == "x"
         await alice.ws.send(b"binary")
         assert await alice.closed() == 1003
-        await node.hub.disconnect('"bob"')
+        await node.hub.cluster.disconnect('"bob"')
         assert await bob.closed() == 4004
     await eventually(lambda: node.hub.counts.connections == 0)
     leave.set()

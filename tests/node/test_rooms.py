@@ -159,14 +159,14 @@ async def test_a_broadcast_reaches_everybody_on_the_path(lane: str) -> None:
         expected = {"op": "broadcast", "type": "broadcast", "path": "/ws", "user_id": "alice", "data": [1]}
         assert await bob.event() == expected
         assert await alice.event() == expected
-        await node.hub.broadcast_json("/ws", "from the application")
+        await node.hub.cluster.broadcast_json("/ws", "from the application")
         assert await bob.event() == {**expected, "user_id": None, "data": "from the application"}
 
 
 async def test_a_direct_message_reaches_all_connections_of_one_user(lane: str) -> None:
     async with node_here(lane) as node, node.client("42") as one, node.client("42") as two:
         async with node.client("%2B42") as other:
-            await node.hub.send_to_user("42", {"a": 1})
+            await node.hub.cluster.send_to_user("42", {"a": 1})
             for each in (one, two):
                 assert await each.event() == {"op": "broadcast", "type": "direct", "data": {"a": 1}}
             await other.quiet()
@@ -174,7 +174,7 @@ async def test_a_direct_message_reaches_all_connections_of_one_user(lane: str) -
 
 async def test_who_is_disconnected_by_an_operator_gets_4004(lane: str) -> None:
     async with node_here(lane) as node, node.client("alice") as alice, node.client("bob") as bob:
-        await node.hub.disconnect('"alice"')
+        await node.hub.cluster.disconnect('"alice"')
         assert await alice.closed() == 4004
         await bob.quiet()
 
@@ -323,7 +323,7 @@ async def test_a_resume_brings_what_was_missed_or_says_that_it_cannot(lane: str)
 async def test_a_long_resume_comes_in_pages(lane: str) -> None:
     async with node_here(lane) as node, node.client("alice", "r") as alice, node.client("bob") as bob:
         start = await alice.ok("join", room="r")
-        await asyncio.gather(*[node.hub.publish("r", index) for index in range(730)])
+        await asyncio.gather(*[node.hub.cluster.publish("r", index) for index in range(730)])
         position = {name: start[name] for name in ("epoch", "offset", "tag")}
         page = await bob.ok("join", room="r", resume=position)
         assert page["more"] is True and page["recovered"] is True and page["offset"] == len(page["messages"]) == 500

@@ -90,10 +90,10 @@ async def test_broadcasts_direct_messages_and_disconnects_cross(backend: Backend
             for each in (alice, bob, alice_too):
                 frame = await each.event()
                 assert (frame["type"], frame["user_id"], frame["data"]) == ("broadcast", "bob", "all")
-            await two.hub.send_to_user('"alice"', "you")
+            await two.hub.cluster.send_to_user('"alice"', "you")
             for each in (alice, alice_too):
                 assert await each.event() == {"op": "broadcast", "type": "direct", "data": "you"}
-            await one.hub.disconnect('"alice"')
+            await one.hub.cluster.disconnect('"alice"')
             assert await alice.closed() == await alice_too.closed() == 4004
             await bob.quiet()
 

@@ -60,8 +60,8 @@ async def test_42_and_the_string_42_are_two_users_and_stay_what_they_are() -> No
         listed = await asker.until(lambda e: e.get("type") == "presence_list")
         assert listed == {"op": "broadcast", "type": "presence_list", "users": ["42", 42]}
         assert (await asker.reply(1))["ok"]
-        assert await hub.get_online_users() == ["42", 42]
-        assert await hub.is_user_online(42) and not await hub.is_user_online(43)
+        assert await hub.cluster.get_online_users() == ["42", 42]
+        assert await hub.cluster.is_user_online(42) and not await hub.cluster.is_user_online(43)
 
 
 async def test_a_room_tells_its_watchers_and_nobody_else() -> None:
@@ -76,7 +76,7 @@ async def test_a_room_tells_its_watchers_and_nobody_else() -> None:
         far = Client(two, "7")
         far.ask(op="join", room="r", id=1)
         await heard(watcher, 7, "online", "r")
-        assert await one.room_members("r") == ["m", "w", 7]
+        assert await one.cluster.room_members("r") == ["m", "w", 7]
         far.ask(op="leave", room="r", id=2)
         await heard(watcher, 7, "offline", "r")
         assert not member.of("presence") and not outsider.of("presence")
@@ -124,7 +124,7 @@ async def test_anonymous_connections_are_no_users() -> None:
         anonymous = Client(hub, None)
         anonymous.ask(op="join", room="r", id=1, presence=True)
         assert (await anonymous.reply(1))["members"]["count"] == 0
-        assert await hub.get_online_users() == ["w"]
+        assert await hub.cluster.get_online_users() == ["w"]
         assert hub.counts.connections == 2
 
 
@@ -168,7 +168,7 @@ async def test_a_node_that_is_killed_takes_its_users_along_and_no_others() -> No
         two.broker.bus.kill(two.broker)  # type: ignore[attr-defined]  # a memory broker
         await heard(watcher, "gone", "offline")
         assert not watcher.of("presence")
-        assert await one.get_online_users() == ["stays", "watcher"]
+        assert await one.cluster.get_online_users() == ["stays", "watcher"]
 
 
 def test_pages_are_sorted_and_say_where_the_next_begins() -> None:

@@ -31,7 +31,7 @@ async def test_a_receipt_moves_the_mark_and_reaches_the_others_once() -> None:
             assert (await reader.reply(id))["ok"]
         shape = {"op": "broadcast", "type": "receipt", "room": "r", "message_id": 1, "user_id": 42, "status": "read"}
         assert await receipt(writer) == shape and await receipt(third) == shape
-        marker = await two.publish("r", "marker")
+        marker = await two.cluster.publish("r", "marker")
         for client in (writer, reader, third):
             await client.until(lambda event: event.get("offset") == marker.offset)
             assert not client.of("receipt")

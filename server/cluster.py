@@ -1,0 +1,141 @@
+"""What a node says to all nodes of the cluster, itself included, and what it does when it hears it.
+
+Everything here goes through the broker, also for connections of this very node: one path, one order.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import orjson
+
+from broker.base import Position, Signal
+from server import closing, events
+from server.connection import Connection
+from server.frames import Prepared
+from server.identity import room_matches, user_text
+from server.outbox import Outbox
+from server.payload import (
+    CONTROL,
+    AnySignal,
+    BroadcastSignal,
+    DirectSignal,
+    DisconnectSignal,
+    RecheckSignal,
+    decode_signal,
+    encode_message,
+    encode_signal,
+)
+from server.refusal import REFUSED_JOIN
+from server.revocation import Revoked
+
+if TYPE_CHECKING:
+    from server.hub import LocalHub
+
+
+class Cluster:
+    def __init__(self, hub: LocalHub) -> None:
+        self._hub = hub
+
+    # Said.
+
+    async def publish(self, room: str, data: object) -> Position:
+        """Append a message of the application (``user_id`` null) to the room's log."""
+        tail = events.message_tail("null", time.time(), orjson.dumps(data))
+        return await self._hub.broker.append(room, encode_message(tail), history=self._hub.rooms.history(room))
+
+    async def broadcast_json(self, path: str, data: object, exclude: Connection | None = None) -> None:
+        """To every connection on the path, on all nodes. At most once, never logged."""
+        await self._say(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), "json", self._hub.origin(exclude)))
+
+    async def broadcast(self, path: str, text: str, exclude: Connection | None = None) -> None:
+        """The same with a text, which handler paths get as it stands."""
+        await self._say(f"path:{path}", BroadcastSignal(None, text.encode(), "text", self._hub.origin(exclude)))
+
+    async def send_to_user(self, user: str, data: object) -> None:
+        """To every connection of the user (JSON text: ``42`` or ``"42"``). At most once, never logged."""
+        await self._say(f"user:{user}", DirectSignal(orjson.dumps(data)))
+
+    async def disconnect(
+        self, user: str | None = None, *, session: str | None = None, token_id: str | None = None
+    ) -> None:
+        """Close connections on all nodes with 4004: those for which everything holds that is given. They may come back;
+        see ``revocations`` for those that may not."""
+        if user is None and session is None and token_id is None:
+            raise ValueError("say whom to disconnect: user, session or token_id")
+        signal = DisconnectSignal(closing.DISCONNECTED, "disconnected by an operator", session, token_id)
+        await self._say(CONTROL if user is None else f"user:{user}", signal)
+
+    async def recheck_rooms(self, user: str | None = None, room: str | None = None) -> None:
+        """Ask grants and authorizers again, on all nodes, about the rooms that connections are in (of one user, in
+        rooms that match a pattern); who may not be there is put out."""
+        await self._say(CONTROL if user is None else f"user:{user}", RecheckSignal(room))
+
+    async def get_online_users(self) -> list[int | str]:
+        """The ids of all users with an open connection anywhere, as they stand in their tokens. Raises
+        :class:`broker.base.Unavailable`."""
+        return [orjson.loads(user) for user in await self._hub.presence.look(None)]
+
+    async def is_user_online(self, user: int | str) -> bool:
+        """Raises :class:`broker.base.Unavailable`."""
+        return await self._hub.broker.presence.online(user_text(user))
+
+    async def room_members(self, room: str) -> list[int | str]:
+        """The ids of the users in a room, on all nodes. Raises :class:`broker.base.Unavailable`."""
+        return [orjson.loads(user) for user in await self._hub.presence.look(room)]
+
+    async def _say(self, channel: str, signal: AnySignal) -> None:
+        await self._hub.broker.publish(channel, encode_signal(signal))
+
+    # Heard.
+
+    def heard(self, channel: str, item: Signal, outbox: Outbox) -> None:
+        """A signal on a path, a user or all nodes: carry it out, or put what it brings into the outbox."""
+        try:
+            signal = decode_signal(item.payload)
+        except ValueError:
+            self._hub.counts.foreign += 1
+            return
+        if isinstance(signal, BroadcastSignal):
+            path = channel.removeprefix("path:")
+            but = self._hub.by_origin(signal.origin, self._hub.at(path))
+            if path == "/ws" or signal.form == "event":
+                data = orjson.dumps(signal.data.decode()) if signal.form == "text" else signal.data
+                outbox.add(Prepared(events.path_broadcast(path, signal.user, data)), but)
+            else:
+                outbox.add(Prepared(signal.data), but)
+        elif isinstance(signal, DirectSignal):
+            outbox.add(Prepared(events.direct(signal.data)))
+        elif isinstance(signal, DisconnectSignal):
+            for connection in self._hub.addressed(channel):
+                if signal.session in (None, connection.session) and signal.token_id in (
+                    None,
+                    connection.identity.token_id,
+                ):
+                    connection.close(signal.code, signal.reason)
+        elif isinstance(signal, RecheckSignal):
+            for connection in self._hub.addressed(channel):
+                self._hub.tasks.spawn(self.recheck(connection, signal.room), "check rooms again")
+
+    async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
+        """The same for one connection."""
+        for room in self._hub.rooms.of(connection):
+            if pattern is not None and not room_matches(pattern, room):
+                continue
+            allowed = connection.raw or connection.identity.grants.allows(room, "join")
+            if allowed and self._hub.gate is not None and not connection.raw:
+                allowed = await self._hub.gate.allows(connection, "join", room)
+            if not allowed and self._hub.rooms.has(room, connection):
+                self._hub.rooms.leave(connection, room)
+                self._hub.left(connection, room)
+                connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
+
+    def revoked(self, revoked: Revoked) -> None:
+        if revoked.kind == "session":
+            suspects = list(self._hub.sessions.members(revoked.value))
+        else:
+            suspects = self._hub.addressed(f"user:{revoked.value}" if revoked.kind == "user" else CONTROL)
+        for connection in suspects:
+            if revoked.covers(connection.identity, connection.session):
+                connection.close(closing.DISCONNECTED, "revoked by an operator")
