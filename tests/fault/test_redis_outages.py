@@ -1,6 +1,6 @@
 """What clients notice while Redis is away, frozen, busy or has lost data: rows B1, B2, B4 to B7 and B14 of the fault
-catalogue, and T5. Nodes stay up and say why they are not ready, clients are told, publishes fail in time; afterwards all
-is well again by itself, and what is gone was said to be gone.
+catalogue, and T5. Nodes stay up and say why they are not ready, clients are told, publishes fail in time; afterwards
+all is well again by itself, and what is gone was said to be gone.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def watched(world: Cluster, room: str) -> AsyncIterator[None]:
 async def test_a_redis_that_restarts_with_its_data_costs_at_most_an_honest_reset() -> None:
     """B1: ``appendfsync everysec`` may lose the last second."""
     async with (
-        cluster(2, appendonly="yes", appendfsync="everysec", forgetful=True) as world,
+        cluster(2, appendonly="yes", appendfsync="everysec", by_log=True) as world,
         watched(world, "r"),
         Traffic(world, "r").running() as traffic,
     ):
@@ -70,7 +70,7 @@ async def test_a_redis_that_restarts_with_its_data_costs_at_most_an_honest_reset
 async def test_a_redis_that_restarts_empty_resets_everybody() -> None:
     """B2."""
     async with (
-        cluster(2, forgetful=True) as world,
+        cluster(2, by_log=True) as world,
         watched(world, "r"),
         Traffic(world, "r").running() as traffic,
     ):
@@ -90,7 +90,7 @@ async def test_a_redis_that_restarts_empty_resets_everybody() -> None:
 
 async def test_flushall_under_load_resets_everybody_also_in_idle_rooms() -> None:
     """B4, T5: nobody loses the connection, so nobody is told ``degraded``; the heartbeat finds the idle room."""
-    async with cluster(2, forgetful=True) as world, Traffic(world, "r").running() as traffic:
+    async with cluster(2, by_log=True) as world, Traffic(world, "r").running() as traffic:
         idle = await world.peers_everywhere("idle")
         for times in range(1, 4):
             await traffic.progress()
@@ -201,7 +201,7 @@ async def test_with_the_times_of_production_a_frozen_redis_is_told_within_five_s
 async def test_with_the_times_of_production_an_empty_redis_resets_everybody() -> None:
     """B2 unscaled."""
     async with (
-        cluster(2, settings=PRODUCTION, forgetful=True) as world,
+        cluster(2, settings=PRODUCTION, by_log=True) as world,
         watched(world, "r"),
         Traffic(world, "r").running() as traffic,
     ):

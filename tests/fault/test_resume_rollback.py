@@ -1,8 +1,8 @@
 """B3: Redis crashes and comes back with an older snapshot, and the log goes on from there. Epoch and offsets look fine;
 only the tags tell that the entries are others. Nobody may believe to have seen everything.
 
-Beside the answer of the node stands what a check of epoch and offset alone (as others do it) would have said of the very
-same history.
+Beside the answer of the node stands what a check of epoch and offset alone (as others do it) would have said of the
+very same history.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from functools import partial
 
 import pytest
 from roomcast_client import Ack, Message, Position, Reset
 
-from broker.redis.keys import Keys
 from tests.support.cluster import Cluster, cluster, reached
 from tests.support.figures import note
 from tests.support.peer import Peer
@@ -43,7 +43,7 @@ class History:
         for one in (self.stays, self.leaves):
             view = one.views[self.room]
             if ack is not None and view.live:
-                await one.until(lambda: reached(view, ack))
+                await one.until(partial(reached, view, ack))
 
     def check_who_stayed(self) -> None:
         """Told once, and nothing is missing after the place that was told."""
@@ -54,17 +54,13 @@ class History:
 
     def epoch_and_offset_say(self, world: Cluster, at: Position) -> bool:
         """Recovered, as Centrifugo's isStreamRecovered would judge: same epoch, and all offsets after it are there."""
-        meta = world.redis.client.hgetall(Keys().meta(self.room))
-        ids = world.redis.client.xrange(Keys().log(self.room), f"({at.offset}-0", "+")
-        offsets = [int(id.partition(b"-")[0]) for id, _ in ids]  # type: ignore[union-attr]
-        top = int(meta[b"o"])  # type: ignore[index]
-        same_epoch = meta[b"e"].decode() == at.epoch  # type: ignore[index]
-        return same_epoch and offsets == list(range(at.offset + 1, top + 1)) and at.offset <= top
+        top = world.top(self.room)
+        offsets = [entry.offset for entry in world.log(self.room) if entry.offset > at.offset]
+        return at.epoch == top.epoch and at.offset <= top.offset and offsets == [*range(at.offset + 1, top.offset + 1)]
 
     def unseen(self, at: Position, seen: set[str], world: Cluster) -> int:
         """Entries up to this position that the one who left has never seen: the hole."""
-        entries = world.redis.client.xrange(Keys().log(self.room), "-", f"{at.offset}-0")
-        return sum(fields[b"g"].decode() not in seen for _, fields in entries)  # type: ignore[union-attr]
+        return sum(entry.tag not in seen for entry in world.log(self.room) if entry.offset <= at.offset)
 
 
 async def crash(world: Cluster, number: int, draw: random.Random, counts: Counter[str]) -> None:
@@ -84,7 +80,7 @@ async def crash(world: Cluster, number: int, draw: random.Random, counts: Counte
         await history.publish("new", history.new)
         history.check_who_stayed()
     positions = {history.room: leaving.views[history.room].position for history in histories}
-    tags = {e.tag for view in leaving.views.values() for e in view.seen}  # type: ignore[union-attr]
+    tags = {event.position.tag for view in leaving.views.values() for event in view.seen}
     await leaving.connect(world.nodes[number % 2].ws_url)
     for history in histories:
         at = positions[history.room]
@@ -101,7 +97,7 @@ async def crash(world: Cluster, number: int, draw: random.Random, counts: Counte
 async def rollbacks(crashes: int, seed: int) -> None:
     draw = random.Random(seed)
     counts: Counter[str] = Counter()
-    async with cluster(2, forgetful=True) as world:
+    async with cluster(2, by_log=True) as world:
         for number in range(crashes):
             await crash(world, number, draw, counts)
     silent = counts["histories"] - counts["told"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from roomcast_client import Ack, Message, Position, Reset
 
@@ -25,9 +25,9 @@ from tests.support.peer import Peer, View
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 
-SCALED: dict[str, object] = {"heartbeat_s": 0.4, "lease_s": 1.6, "grace_s": 1, "linger_s": 0.2, "drain_s": 1}
-PRODUCTION: dict[str, object] = {"heartbeat_s": 2, "lease_s": 8, "grace_s": 5, "linger_s": 1, "drain_s": 20}
-UNLIMITED: dict[str, object] = {
+SCALED: dict[str, Any] = {"heartbeat_s": 0.4, "lease_s": 1.6, "grace_s": 1, "linger_s": 0.2, "drain_s": 1}
+PRODUCTION: dict[str, Any] = {"heartbeat_s": 2, "lease_s": 8, "grace_s": 5, "linger_s": 1, "drain_s": 20}
+UNLIMITED: dict[str, Any] = {
     "presence_broadcast": "none",  # not what these tests are about
     "requests_per_s": 1_000_000,
     "requests_burst": 1_000_000,
@@ -40,8 +40,14 @@ SLACK_S = 0.5
 """For a busy machine."""
 
 
+class Logged(NamedTuple):
+    offset: int
+    tag: str
+
+
 class Cluster:
-    """Redis may lose data in the test (``forgetful``): then messages that were acknowledged may be gone."""
+    """What members have seen is judged by what was acknowledged, or (where Redis loses data, or a test publishes by
+    other ways than these) ``by_log``, by what Redis holds in the end."""
 
     def __init__(self, redis_server: RedisServer, nodes: list[NodeServer], heartbeat_s: float) -> None:
         self.redis = redis_server
@@ -121,7 +127,7 @@ class Cluster:
 
     # Judging.
 
-    async def judge(self, *, forgetful: bool, allowed: Sequence[str] = ()) -> None:
+    async def judge(self, *, by_log: bool, allowed: Sequence[str] = ()) -> None:
         """AssertionError if a peer saw what must not be, or a node crashed somewhere. ``allowed``: words of log lines
         that a test provokes on purpose."""
         for one in self.peers:
@@ -129,7 +135,7 @@ class Cluster:
         for node in self.nodes:
             crashes = [r for r in node.log_records() if _is_crash(r) and not any(word in str(r) for word in allowed)]
             assert not crashes, crashes[:3]
-        if forgetful:
+        if by_log:
             for room in {room for one in self.peers for room in one.views}:
                 await self._compare_with_log(room)
             return
@@ -141,15 +147,20 @@ class Cluster:
             await eventually(lambda: not self.oracle.behind(), 5)
         self.oracle.check()
 
+    # The log as Redis holds it.
+
+    def log(self, room: str) -> list[Logged]:
+        """The entries that are kept, oldest first."""
+        entries: Any = self.redis.client.xrange(Keys().log(room))
+        return [Logged(int(id.partition(b"-")[0]), fields[b"g"].decode()) for id, fields in entries]
+
+    def top(self, room: str) -> Position:
+        meta: Any = self.redis.client.hgetall(Keys().meta(room))
+        return Position(meta[b"e"].decode(), int(meta[b"o"]), meta[b"g"].decode())
+
     async def _compare_with_log(self, room: str) -> None:
         """Since its last reset every member has seen just what the log holds now."""
-        keys = Keys()
-        log = {
-            int(id.partition(b"-")[0]): fields[b"g"].decode()
-            for id, fields in self.redis.client.xrange(keys.log(room))  # type: ignore[union-attr]
-        }
-        meta = self.redis.client.hgetall(keys.meta(room))
-        top = Position(meta[b"e"].decode(), int(meta[b"o"]), meta[b"g"].decode())  # type: ignore[index]
+        log, top = {entry.offset: entry.tag for entry in self.log(room)}, self.top(room)
         for one in self.members(room):
             view = one.views[room]
             await one.until(lambda view=view: view.position == top, 5)  # type: ignore[misc]
@@ -178,8 +189,8 @@ async def cluster(
     *,
     redis_server: RedisServer | None = None,
     broker: str | Sequence[str] | None = None,
-    settings: dict[str, object] | None = None,
-    forgetful: bool = False,
+    settings: dict[str, Any] | None = None,
+    by_log: bool = False,
     allowed: Sequence[str] = (),
     **redis_options: str,
 ) -> AsyncIterator[Cluster]:
@@ -193,22 +204,26 @@ async def cluster(
         for node in started:
             stack.push(node.__exit__)
             node.launch()
-        world = Cluster(server, started, float(str(chosen["heartbeat_s"])))
+        world = Cluster(server, started, chosen["heartbeat_s"])
         await world.all_ready()
         try:
             yield world
-            await world.judge(forgetful=forgetful, allowed=allowed)
+            await world.judge(by_log=by_log, allowed=allowed)
         finally:
             await asyncio.gather(*(one.close() for one in world.peers))
 
 
 class Traffic:
-    """Publishes into one room, from one peer per node, each message with a key and again until it is acknowledged."""
+    """Publishes into one room, from one peer per node (all of them, or these), each message with a key and again until
+    it is acknowledged."""
 
-    def __init__(self, world: Cluster, room: str, every_s: float = 0.01) -> None:
+    def __init__(
+        self, world: Cluster, room: str, every_s: float = 0.01, nodes: Sequence[NodeServer] | None = None
+    ) -> None:
         self.world = world
         self.room = room
         self.every_s = every_s
+        self.nodes = world.nodes if nodes is None else nodes
         self.acked = 0
         self.refused: list[tuple[str, float]] = []
         """Error code of a try, and the seconds it took."""
@@ -218,7 +233,7 @@ class Traffic:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Traffic]:
         """At the end all that was published is acknowledged and has reached every member."""
-        publishers = await self.world.peers_everywhere(self.room)
+        publishers = [await self.world.peer(node, self.room) for node in self.nodes]
         tasks = [asyncio.create_task(self._publish(one)) for one in publishers]
         try:
             yield self

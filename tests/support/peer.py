@@ -1,4 +1,4 @@
-"""A client that believes nothing: a bare WebSocket that keeps every frame and checks each against the promise as it comes.
+"""A client that believes nothing: a bare WebSocket that keeps every frame and checks each against the promise.
 
 Unlike a client library it repairs nothing. A hole, a repetition, a frame after a leave or a ``recovered: true`` that is
 none stays visible in ``problems``.
