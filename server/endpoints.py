@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from server import closing, protocol
 from server.admission import ForeignOrigin
+from server.api.endpoint import api_routes
 from server.auth import Credentials, Refused
 from server.connection import Connection
 from server.fastlane import EXTENSION
@@ -121,7 +122,7 @@ async def _forbid(scope: Scope, send: Send) -> None:
 
 
 def http_routes(hub: LocalHub) -> list[Route]:
-    """/healthz /readyz /metrics /roomcast.js, and in dev mode /demo."""
+    """/healthz /readyz /metrics /roomcast.js, with keys for it /api/v1, and in dev mode /demo."""
 
     async def healthz(request: Request) -> Response:
         """The process runs and its loop turns."""
@@ -140,6 +141,7 @@ def http_routes(hub: LocalHub) -> list[Route]:
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Route("/roomcast.js", _static(without_comments(_asset("roomcast.js")), JAVASCRIPT, CLIENT_HEADERS)),
+        *api_routes(hub),
     ]
     if hub.settings.dev:
         routes += [

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from broker import BrokerOptions
 from broker.base import History
+from server.api.keys import ApiKey, parse_keys
 from server.policies import HistoryRule, history_of, parse_rules
 from server.quantities import parse_duration, parse_size
 from server.redact import redact
@@ -53,6 +54,7 @@ Bytes = Annotated[int, BeforeValidator(parse_size)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_words), AfterValidator(_networks)]
 Rules = Annotated[tuple[HistoryRule, ...], BeforeValidator(parse_rules)]
+ApiKeys = Annotated[tuple[ApiKey, ...], BeforeValidator(parse_keys)]
 
 
 NAME = r"^[A-Za-z0-9_.-]{1,64}$"
@@ -126,6 +128,10 @@ class Settings(BaseModel):
         access(description="Key that signs your web application's session cookie (Starlette's SessionMiddleware)."),
     ] = None
     session_cookie: Annotated[str, access(description="Name of that cookie; user_id in it is the user.")] = "session"
+    api_keys: Annotated[
+        ApiKeys,
+        access(description="Keys of the HTTP API, name:scope+scope:secret (publish, read, admin); none: no API."),
+    ] = ()
     presence_broadcast: Annotated[
         Literal["all", "rooms", "none"],
         access(description="Who hears who is online: all, a room's members, none. In dev mode all, else rooms."),
@@ -148,6 +154,8 @@ class Settings(BaseModel):
         128 * KIB
     )
     inbound_bytes_burst: Annotated[Bytes, limits(description="Bytes a connection may send at once.", ge=1024)] = MIB
+    api_requests_per_s: Annotated[float, limits(description="HTTP API: requests per second and key.", gt=0)] = 200.0
+    api_requests_burst: Annotated[int, limits(description="HTTP API: requests a key may send at once.", ge=1)] = 400
     history: Annotated[
         Rules, limits(description="Kept per room, first match decides: chat:*=1000/24h/8MiB, game:*=none.")
     ] = (HistoryRule("*", History()),)
@@ -242,6 +250,8 @@ def _explain(error: ValidationError, said: Mapping[str, str]) -> str:
     label = said.get(name, name)
     if field.annotation is not None and SecretStr in get_args(field.annotation):
         return f"{label}: must be {allowed(field)}"
+    if ApiKey in get_args(field.annotation):
+        return f"{label}: {message}"
     value = redact(str(first["input"]))
     return f"{label}={value}: {message if first['type'] == 'value_error' else 'must be ' + allowed(field)}"
 

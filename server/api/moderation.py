@@ -1,0 +1,82 @@
+"""Operations that send connections away."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from server.api.operation import Call, Operation
+from server.api.problems import Problem
+from server.api.values import Given, Reply, User
+from server.revocation import MAX_FOR_S, Kind
+
+DEFAULT_REVOCATION_S: Final = 24 * 3600.0
+
+Session = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_-]{16,64}$", description="A session key, from a connection's `welcome`."),
+]
+TokenId = Annotated[str, Field(min_length=1, max_length=512, description="A token's claim `jti`.")]
+
+
+class Disconnect(Given):
+    user_id: User | None = None
+    session: Session | None = None
+    token_id: TokenId | None = None
+
+
+class Revoke(Disconnect):
+    for_s: Annotated[float, Field(gt=0, le=MAX_FOR_S, description="As long as tokens live.")] = DEFAULT_REVOCATION_S
+
+
+class Done(Reply):
+    done: Literal[True]
+
+
+async def disconnect(call: Call, given: Disconnect) -> dict[str, Any]:
+    _somebody(given)
+    await call.hub.cluster.disconnect(given.user_id, session=given.session, token_id=given.token_id)
+    return {"done": True}
+
+
+async def revoke(call: Call, given: Revoke) -> dict[str, Any]:
+    _somebody(given)
+    named: tuple[tuple[Kind, str | None], ...] = (
+        ("user", given.user_id),
+        ("session", given.session),
+        ("token", given.token_id),
+    )
+    for kind, value in named:
+        if value is not None:
+            await call.hub.revocations.revoke(kind, value, given.for_s)
+    return {"done": True}
+
+
+def _somebody(given: Disconnect) -> None:
+    if given.user_id is None and given.session is None and given.token_id is None:
+        raise Problem("bad_request", "say who: user_id, session or token_id")
+
+
+OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/disconnect",
+        "admin",
+        "Close connections on all nodes",
+        "With 4004: those for which everything holds that is given. They may come back.",
+        Disconnect,
+        Done,
+        disconnect,
+    ),
+    Operation(
+        "POST",
+        "/revoke",
+        "admin",
+        "Close connections and let them not come back",
+        "Each that is given, for `for_s` seconds, on all nodes. A user's tokens that are issued later are good.",
+        Revoke,
+        Done,
+        revoke,
+    ),
+)
