@@ -162,6 +162,8 @@ class LocalHub(Listener):
             self.tasks.spawn(self._follow(None), "follow everybody")
 
     async def _follow(self, room: str | None) -> None:
+        if self.presence.is_followed(room):
+            return  # several connections asked in one tick, and there is one unfollow() for all of them
         with contextlib.suppress(Unavailable):  # tried again by the next connection and by restored()
             await self.presence.follow(room)
 
@@ -195,6 +197,9 @@ class LocalHub(Listener):
         """Tell the application, if it has a say, that a connection is no member any more."""
         if self.gate is not None:
             self.gate.left(connection, room)
+
+    def dropped(self, connection: Connection, messages: int) -> None:
+        self.counts.dropped("slow_reader", messages)
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         self.counts.messages_in += 1

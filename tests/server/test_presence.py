@@ -51,6 +51,22 @@ async def test_coming_back_within_the_grace_period_on_another_node_shows_nothing
         again.leave()
 
 
+async def test_a_node_that_was_empty_for_a_while_knows_who_is_online() -> None:
+    async with hubs(2) as (one, two):
+        tabs = [Client(one, '"alice"'), Client(one, '"bob"')]  # in one tick: both want to know who is online
+        watcher = Client(two, '"watcher"')
+        await heard(watcher, "bob", "online")
+        for tab in tabs:
+            tab.leave()
+        late = Client(two, '"late"')
+        await heard(watcher, "bob", "offline")
+        asker = Client(one, None)
+        asker.ask(op="get_presence", id=1)
+        listed = await asker.until(lambda event: event.get("type") == "presence_list")
+        assert listed["users"] == ["late", "watcher"]
+        late.leave()
+
+
 async def test_42_and_the_string_42_are_two_users_and_stay_what_they_are() -> None:
     async with hubs(1) as (hub,):
         Client(hub, "42"), Client(hub, '"42"')
