@@ -125,7 +125,7 @@ class Handler:
 
 
 class Listener:
-    """What a connection tells the hub. Both methods are synchronous and never raise."""
+    """What a connection tells the hub. The methods are synchronous and never raise."""
 
     __slots__ = ()
 
@@ -137,6 +137,13 @@ class Listener:
         """It is over. Called exactly once for an attached connection; ``code`` as in RFC 6455 §7.1.5."""
         raise NotImplementedError
 
+    def dropped(self, connection: Connection, messages: int) -> None:
+        """So many were not sent, because the peer reads too slowly; the close follows."""
+        raise NotImplementedError
 
-def slow_close(connection: Connection) -> None:
+
+def slow_close(connection: Connection, messages: int) -> None:
+    """``messages`` more would be over the limit of what a peer may owe."""
+    if connection.listener is not None:
+        connection.listener.dropped(connection, messages)
     connection.close(closing.SLOW, "too slow a reader: reconnect and resume")

@@ -52,7 +52,7 @@ class PlainConnection(Connection):
         if self._closing:
             return
         if self._queued_bytes > self.outbound_limit:
-            slow_close(self)
+            slow_close(self, len(batch.parts))
             return
         for part in batch.parts:
             self._put(part)

@@ -108,7 +108,7 @@ class Wire(Connection, asyncio.Protocol):
         if self._closing:
             return
         if self.transport.get_write_buffer_size() > self.outbound_limit:
-            slow_close(self)
+            slow_close(self, len(batch.parts))
         else:
             self.transport.write(batch.packed_frames if self.packed else batch.frames)
 
@@ -116,7 +116,7 @@ class Wire(Connection, asyncio.Protocol):
         if self._closing:
             return
         if self.transport.get_write_buffer_size() > self.outbound_limit:
-            slow_close(self)
+            slow_close(self, 1)
         elif self.packed:
             self.transport.write(frames.binary_frame(frames.to_packed(payload)))
         else:

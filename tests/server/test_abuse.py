@@ -36,12 +36,16 @@ class Deaf(Listener):
 
     def __init__(self) -> None:
         self.codes: list[int] = []
+        self.not_sent = 0
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         pass
 
     def lost(self, connection: Connection, code: int) -> None:
         self.codes.append(code)
+
+    def dropped(self, connection: Connection, messages: int) -> None:
+        self.not_sent += messages
 
 
 class App:

@@ -17,6 +17,7 @@ class Ears(Listener):
     def __init__(self, hold: int = 0) -> None:
         self.heard: list[tuple[bytes, bool]] = []
         self.codes: list[int] = []
+        self.not_sent = 0
         self.hold = hold
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
@@ -26,6 +27,9 @@ class Ears(Listener):
 
     def lost(self, connection: Connection, code: int) -> None:
         self.codes.append(code)
+
+    def dropped(self, connection: Connection, messages: int) -> None:
+        self.not_sent += messages
 
 
 class Server:
