@@ -68,7 +68,7 @@ class WebSocketRouter:
 
     ws_route = websocket_route
 
-    def add_ws_route(self, handler: Any, path: str | None = None, **options: Any) -> None:
+    def add_ws_route(self, handler: Any, path: Any = None, **options: Any) -> None:
         """The same as a call, in either order (handler, path) or (path, handler). Without a path it is
         ``handler.path``."""
         if isinstance(handler, str):

@@ -45,7 +45,7 @@ def test_nginx_passes_the_upgrade_on(directive: str, value: str) -> None:
 
 @covers("A37")
 def test_an_idle_connection_outlives_the_read_timeout() -> None:
-    """The reference sets an hour; here nodes ping, so that a dead peer is noticed, and the timeout need only be longer."""
+    """The reference sets an hour; here nodes ping, and the timeout need only be longer than that."""
     [timeout] = directives()["proxy_read_timeout"]
     assert int(timeout.removesuffix("s")) > 3 * Settings().ping_s
 
@@ -61,7 +61,8 @@ const { roomcast } = await import(process.argv[2]);
 roomcastWS('/chat/lobby');
 document.addEventListener('roomcast:broadcast', (e) => heard.push(e.detail));
 let socket;
-const client = roomcast('wss://app.example/ws', { WebSocket: class { constructor() { socket = this; } send() {} close() {} } });
+class Socket { constructor() { socket = this; } send() {} close() {} }
+const client = roomcast('wss://app.example/ws', { WebSocket: Socket });
 await new Promise((resolve) => setTimeout(resolve, 20));
 const say = (frame) => socket.onmessage({ data: JSON.stringify(frame) });
 socket.onopen?.();

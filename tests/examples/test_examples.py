@@ -54,7 +54,12 @@ async def test_the_chat_keeps_a_history_and_says_nothing_blank(lane: str) -> Non
 def test_the_page_of_the_chat_derives_its_url_and_sends_nothing_blank() -> None:
     page = (ROOT / "examples/chat.html").read_text()
     assert "location.href.replace(/^http/, 'ws')" in page, "https pages get wss"
-    for step in ("if (!text.value.trim()) return", "ws.onmessage", "JSON.parse", "throw new Error(`Unknown message type"):
+    for step in (
+        "if (!text.value.trim()) return",
+        "ws.onmessage",
+        "JSON.parse",
+        "throw new Error(`Unknown message type",
+    ):
         assert step in page
 
 
@@ -63,7 +68,7 @@ async def test_notifications_live_inside_fastapi(lane: str) -> None:
     module = fresh("examples.notifications")
     hub: Hub = module.hub
     hub._settings = Settings(dev=True)
-    async with running(hub, lane=lane, app=module.app, prefix="/live") as node:
+    async with running(hub, lane=lane, app=module.app, under="/live") as node:
         async with node.client("/notifications", user=7) as client:
             assert await client.frame() == {"event": "welcome", "user": 7}
             await client.say({"event": "read"})
@@ -123,7 +128,9 @@ async def test_serve_loads_an_application_and_starts_it_again_when_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "small_app.py"
-    template = 'from roomcast import Hub\nhub = Hub()\n@hub.on_connect("/v")\nasync def v(conn): await conn.send("{}")\n'
+    template = (
+        'from roomcast import Hub\nhub = Hub()\n@hub.on_connect("/v")\nasync def v(conn): await conn.send("{}")\n'
+    )
     source.write_text(template.format("one"))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 

@@ -135,7 +135,8 @@ async def test_a_handler_may_verify_a_token_from_the_query_itself(lane: str) -> 
     async with running(hub, lane=lane, secret="the node's own secret, another one altogether") as node:
         async with node.client("/ws/chat", token=jwt.encode({"user_id": 1}, SECRET)) as client:
             assert await client.frame() == {"user_id": 1}
-        for query in ({}, {"token": "bad"}, {"token": jwt.encode({"user_id": 1}, "y" * 40)}):
+        bad: list[dict[str, Any]] = [{}, {"token": "bad"}, {"token": jwt.encode({"user_id": 1}, "y" * 40)}]
+        for query in bad:
             async with node.client("/ws/chat", **query) as client:
                 assert await client.closed() == (4001, "")
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import jwt
 import pytest
@@ -20,6 +20,7 @@ from server import expiry
 from server.revocation import Revoked
 from tests.handlers.world import LANES, SECRET, Running, running, session_cookie
 from tests.support.features import covers
+from tests.support.redis_server import RedisServer
 from tests.support.served import raw_client
 
 lanes = pytest.mark.parametrize("lane", LANES)
@@ -111,7 +112,7 @@ async def test_origins_come_from_settings_constructor_environment_and_the_applic
     monkeypatch.setenv("WS_ALLOWED_ORIGINS", "https://b.com, https://unused.example")
 
     class App:
-        config = {"CORS_ORIGINS": ["https://c.com", "*"]}
+        config: ClassVar[dict[str, Any]] = {"CORS_ORIGINS": ["https://c.com", "*"]}
 
     hub = Hub(app=App(), allowed_origins=["https://a.com", "https://*.mydomain.com"])
     hub.on_connect("/x", auth=False)(lambda conn: conn.send("in"))
@@ -176,7 +177,8 @@ async def test_who_comes_where(lane: str) -> None:
     results: dict[str, list[Any]] = {}
     async with running(hub, lane=lane, secret=SECRET) as node:
         for path in ("/on", "/free", "/raw", "/guarded"):
-            for given in ({}, {"token": token()}, {"token": "bad"}):
+            attempts: list[dict[str, Any]] = [{}, {"token": token()}, {"token": "bad"}]
+            for given in attempts:
                 async with node.client(path, **given) as client:
                     try:
                         results.setdefault(path, []).append(await client.hear())
@@ -216,7 +218,7 @@ async def test_grants_in_the_token(lane: str) -> None:
 async def test_c31_a_token_that_expires_is_told_of_and_closed_on_every_node(
     lane: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bus = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET, "leeway_s": 0.3}
+    bus: dict[str, Any] = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET, "leeway_s": 0.3}
     hubs = Hub(), Hub()
     hubs[0].websocket_route("/raw")(lambda ws: ws.receive())
     async with running(hubs[0], lane=lane, **bus) as here, running(hubs[1], lane=lane, **bus) as there:
@@ -272,7 +274,7 @@ async def test_expiry_keeps_nothing_of_connections_that_are_gone() -> None:
 @lanes
 @pytest.mark.parametrize("by", ["user", "session", "token"])
 async def test_disconnect_reaches_every_node_and_they_may_come_back(lane: str, by: str) -> None:
-    bus = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
+    bus: dict[str, Any] = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
     operator, other = Hub(), Hub()
     other.websocket_route("/raw")(lambda ws: ws.receive())
     async with running(operator, lane=lane, **bus), running(other, lane=lane, **bus) as there:
@@ -297,7 +299,7 @@ async def test_disconnect_reaches_every_node_and_they_may_come_back(lane: str, b
 @lanes
 @pytest.mark.parametrize("by", ["user", "session", "token"])
 async def test_revoking_reaches_every_node_those_that_start_later_too(lane: str, by: str) -> None:
-    bus = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
+    bus: dict[str, Any] = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
     operator, other, later = Hub(), Hub(), Hub()
     async with running(operator, lane=lane, **bus) as here, running(other, lane=lane, **bus) as there:
         old = token(jti="t-1")
@@ -346,7 +348,7 @@ def test_what_a_revocation_covers() -> None:
 
 @lanes
 async def test_rooms_are_checked_again_on_every_node(lane: str) -> None:
-    bus = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
+    bus: dict[str, Any] = {"broker": f"memory://{uuid.uuid4()}", "secret": SECRET}
     members = {"ann", "bob"}
     hubs = Hub(), Hub()
     for hub in hubs:
@@ -371,6 +373,35 @@ async def test_rooms_are_checked_again_on_every_node(lane: str) -> None:
             assert (await ann.frame())["data"] == (await bob.frame())["data"] == 3
 
 
+async def test_sending_away_works_over_redis_and_survives_the_nodes(redis_server: RedisServer, prefix: str) -> None:
+    shared: dict[str, Any] = {"broker": redis_server.url, "prefix": prefix, "secret": SECRET}
+    operator, other = Hub(), Hub()
+    allowed = {"ann", "bob"}
+    other.room_authorizer(lambda conn, room: conn.user_id in allowed)
+    mine, bobs = token(jti="t-1"), token(user_id="bob", jti="t-2")
+    async with running(operator, **shared) as here, running(other, **shared) as there:
+        for node in (here, there):
+            await asyncio.wait_for(node.node.hub.broker.wait_ready(), 5)
+        async with there.client("/ws", token=mine) as ann, there.client("/ws", token=bobs) as bob:
+            for client in (ann, bob):
+                await client.frame()
+                assert (await client.ask("join", room="r"))["ok"]
+            before = time.monotonic()
+            allowed.remove("bob")
+            await operator.recheck_rooms()
+            assert (await bob.frame())["code"] == "forbidden"
+            await operator.revoke("ann")
+            assert (await ann.closed())[0] == 4004
+            await operator.disconnect(token_id="t-2")
+            assert (await bob.closed())[0] == 4004
+            assert time.monotonic() - before < 2
+    async with running(Hub(), **shared) as later:
+        await asyncio.wait_for(later.node.hub.broker.wait_ready(), 5)
+        async with later.client("/ws", token=mine) as again:
+            assert (await again.closed())[0] in (4001, 4004), "the log of revocations is read after the start"
+        assert await user_on_ws(later, token=bobs) == "bob"
+
+
 # Mounted into another application.
 
 
@@ -392,7 +423,7 @@ async def test_a_hub_mounts_into_fastapi(lane: str, caplog: pytest.LogCaptureFix
             raise ValueError("on purpose")
         await hub.broadcast(conn.path, message)
 
-    async with running(hub, lane=lane, app=app, prefix="/live") as outer:
+    async with running(hub, lane=lane, app=app, under="/live") as outer:
         async with outer.client("/chat/a", user="ann") as ann, outer.client("/ws", user="bob") as bob:
             await ann.say("hello")
             assert await ann.hear() == "hello"

@@ -25,7 +25,7 @@ async def until(client: Client, kind: str) -> Any:
 
 @covers("A13", "A16", "A17", "A18")
 async def test_presence_counts_tabs_over_all_nodes(lane: str) -> None:
-    shared = {"broker": f"memory://{uuid.uuid4()}", "presence_broadcast": "all", "grace_s": 0.05}
+    shared: dict[str, Any] = {"broker": f"memory://{uuid.uuid4()}", "presence_broadcast": "all", "grace_s": 0.05}
     async with running(Hub(), lane=lane, **shared) as here, running(Hub(), lane=lane, **shared) as there:
         async with here.member("watcher") as watcher:
             own = {"op": "broadcast", "type": "presence", "user_id": "watcher", "status": "online"}

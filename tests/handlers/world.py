@@ -72,11 +72,11 @@ def session_cookie(session: dict[str, Any], secret: str = SECRET) -> dict[str, s
 
 
 class Running:
-    def __init__(self, node: Node, served: Served, prefix: str = "") -> None:
+    def __init__(self, node: Node, served: Served, under: str = "") -> None:
         self.node = node
         self.served = served
         self.port = served.port
-        self.url = served.url + prefix
+        self.url = served.url + under
 
     @asynccontextmanager
     async def client(self, path: str, headers: dict[str, str] | None = None, **query: Any) -> AsyncIterator[Client]:
@@ -87,7 +87,7 @@ class Running:
             yield client
 
     @asynccontextmanager
-    async def member(self, user: str, *rooms: str) -> AsyncIterator[Client]:
+    async def member(self, user: int | str, *rooms: str) -> AsyncIterator[Client]:
         """A client on /ws, welcomed and in these rooms (dev mode)."""
         async with self.client("/ws", user=user) as client:
             assert (await client.frame())["op"] == "welcome"
@@ -98,7 +98,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    hub: Hub, *, lane: str = "fast", app: Any = None, prefix: str = "", **settings: Any
+    hub: Hub, *, lane: str = "fast", app: Any = None, under: str = "", **settings: Any
 ) -> AsyncIterator[Running]:
     """The hub's node, in dev mode unless the settings say who may come. ``app``: another application around it. Nodes
     with the same ``broker="memory://name"`` are a cluster."""
@@ -108,4 +108,4 @@ async def running(
     if app is not None:
         config.app = app
     async with serving(config) as served:
-        yield Running(node, served, prefix)
+        yield Running(node, served, under)

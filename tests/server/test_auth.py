@@ -23,7 +23,7 @@ SECRET = "a secret of at least thirty-two characters"
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 ED = ed25519.Ed25519PrivateKey.generate()
-KEYS = {"RS256": ("rsa-1", RSA), "ES256": ("ec-1", EC), "EdDSA": ("ed-1", ED)}
+KEYS: dict[str, tuple[str, Any]] = {"RS256": ("rsa-1", RSA), "ES256": ("ec-1", EC), "EdDSA": ("ed-1", ED)}
 
 
 def b64(data: bytes) -> str:
@@ -32,7 +32,8 @@ def b64(data: bytes) -> str:
 
 def jwk(algorithm: str, **fields: Any) -> dict[str, Any]:
     key_id, key = KEYS[algorithm]
-    public: Any = jwt.get_algorithm_by_name(algorithm).to_jwk(key.public_key(), as_dict=True)
+    known: Any = jwt.get_algorithm_by_name(algorithm)
+    public = known.to_jwk(key.public_key(), as_dict=True)
     return {**public, "kid": key_id, "use": "sig", **fields}
 
 
@@ -247,10 +248,11 @@ async def test_the_leeway_is_thirty_seconds() -> None:
 
 async def test_audience_and_issuer_are_required_where_they_are_set() -> None:
     strict = checker(audience="roomcast", issuer="https://id.example")
-    good = {"aud": "roomcast", "iss": "https://id.example"}
+    good: dict[str, Any] = {"aud": "roomcast", "iss": "https://id.example"}
     assert await strict.verify(token(**good))
     assert await strict.verify(token(**{**good, "aud": ["other", "roomcast"]}))
-    for wrong in ({"aud": None}, {"iss": None}, {"aud": "other"}, {"iss": "https://id.example.evil"}):
+    wrongs: list[dict[str, Any]] = [{"aud": None}, {"iss": None}, {"aud": "other"}, {"iss": "https://id.example.evil"}]
+    for wrong in wrongs:
         await refusal(strict, token(**{**good, **wrong}))
     assert await checker().verify(token(aud="anybody")), "not set: not asked for"
 
