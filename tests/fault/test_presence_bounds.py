@@ -1,6 +1,6 @@
-"""How long it takes until a user is seen to go, with the times of production: the bounds of docs/guarantees.md and issue
-3. What was measured is printed at the end of the run. The rolling restart comes here too, with clients that wait as
-long as they were told.
+"""How long it takes until a user is seen to go, with the times of production: the bounds of docs/guarantees.md and of
+issue 3. What was measured is printed at the end of the run. The rolling restart comes here too, with clients that wait
+as long as they were told.
 """
 
 from __future__ import annotations
