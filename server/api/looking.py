@@ -68,7 +68,7 @@ class Message(Reply):
 
 
 class Messages(Reply):
-    """Oldest first. ``more``: there may be further ones, before the first (``before``) or after the last (``since``).
+    """Oldest first. ``more``: there may be further ones, after the last if ``since`` was asked, else before the first.
     ``epoch`` is null, and offsets are 0, while the room has no log."""
 
     room: str
@@ -108,16 +108,14 @@ async def online(call: Call, asked: UserQuery) -> dict[str, Any]:
 
 
 async def history(call: Call, asked: HistoryQuery) -> dict[str, Any]:
-    if asked.before is not None and asked.since is not None:
-        raise Problem("bad_request", "before and since exclude each other: leave one out")
     # Looking must not open a log.
     (top,) = await call.hub.broker.tops([asked.room])
     if top is None:
         return {"room": asked.room, "epoch": None, "top": 0, "messages": [], "more": False}
+    before = top.offset + 1 if asked.before is None else min(asked.before, top.offset + 1)
     if asked.since is not None:
-        entries, more = await _after(call, asked.room, asked.since, asked.limit)
+        entries, more = await _after(call, asked.room, asked.since, before, asked.limit)
     else:
-        before = top.offset + 1 if asked.before is None else min(asked.before, top.offset + 1)
         entries, more = await _before(call, asked.room, before, asked.limit)
     return {
         "room": asked.room,
@@ -128,20 +126,22 @@ async def history(call: Call, asked: HistoryQuery) -> dict[str, Any]:
     }
 
 
-async def _after(call: Call, room: str, since: int, limit: int) -> tuple[list[Entry], bool]:
+async def _after(call: Call, room: str, since: int, before: int, limit: int) -> tuple[list[Entry], bool]:
     entries: list[Entry] = []
     size = 0
-    while len(entries) < limit:
+    while len(entries) < limit and since < before - 1:
         page = await call.hub.broker.read(room, since, min(PAGE_ENTRIES, limit - len(entries)))
         for entry in page.entries:
+            if entry.offset >= before:
+                return entries, False
             size += len(entry.payload)
             if entries and size > REPLY_BYTES:
                 return entries, True
             entries.append(entry)
             since = entry.offset
-        if not page.entries or since >= page.top.offset:
+        if not page.entries:
             return entries, False
-    return entries, True
+    return entries, since < before - 1
 
 
 async def _before(call: Call, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
@@ -206,7 +206,7 @@ OPERATIONS: Final = (
         "/history",
         "read",
         "Messages of a room",
-        "The newest, those before an offset (`before`) or those after one (`since`), as far as they are kept.",
+        "The newest, those before an offset (`before`) or those after one (`since`), or both, as far as they are kept.",
         HistoryQuery,
         Messages,
         history,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from server.api.operation import Call, Operation
 from server.api.problems import Problem
@@ -20,7 +20,17 @@ Session = Annotated[
 TokenId = Annotated[str, Field(min_length=1, max_length=512, description="A token's claim `jti`.")]
 
 
+_NOT_NULL: Final[dict[str, Any]] = {"not": {"type": "null"}}
+
+
 class Disconnect(Given):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: _NOT_NULL}} for name in ("user_id", "session", "token_id")
+            ]
+        }
+    )
     user_id: User | None = None
     session: Session | None = None
     token_id: TokenId | None = None

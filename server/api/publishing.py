@@ -21,7 +21,6 @@ MAX_COMMANDS: Final = 100
 class Publish(Given):
     room: Room
     data: Data
-    key: RetryKey | None = None
 
 
 class Broadcast(Given):
@@ -36,6 +35,7 @@ class Send(Given):
 
 class PublishCommand(Publish):
     op: Literal["publish"]
+    key: RetryKey | None = None
 
 
 class BroadcastCommand(Broadcast):
@@ -85,11 +85,12 @@ class Results(Reply):
 
 
 async def publish(call: Call, given: Publish) -> dict[str, Any]:
+    return await _append(call, given, call.retry_key)
+
+
+async def _append(call: Call, given: Publish, key: str | None) -> dict[str, Any]:
     hub = call.hub
     data = checked(given.data, hub.settings.max_message_bytes)
-    if None not in (given.key, call.retry_key) and given.key != call.retry_key:
-        raise Problem("bad_request", "key and Idempotency-Key differ: send one of them")
-    key = given.key or call.retry_key
     position = await hub.broker.append(
         given.room,
         encode_message(events.message_tail("null", time.time(), data)),
@@ -122,11 +123,11 @@ async def batch(call: Call, given: Batch) -> dict[str, Any]:
     return {"results": await asyncio.gather(*(_result(call, command) for command in given.commands))}
 
 
-async def _result(call: Call, command: Publish | Broadcast | Send) -> dict[str, Any]:
+async def _result(call: Call, command: PublishCommand | BroadcastCommand | SendCommand) -> dict[str, Any]:
     try:
-        if isinstance(command, Publish):
-            return await publish(call, command)
-        if isinstance(command, Broadcast):
+        if isinstance(command, PublishCommand):
+            return await _append(call, command, command.key)
+        if isinstance(command, BroadcastCommand):
             return await broadcast(call, command)
         return await send(call, command)
     except BrokerError as error:

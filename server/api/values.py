@@ -38,6 +38,11 @@ def _room(value: str) -> str:
     return value
 
 
+def _user(value: object) -> str:
+    # In JSON 42.0 is an integer.
+    return user_text(int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
 def _user_in_query(value: object) -> str:
     text = str(value)
     if not text.startswith('"'):
@@ -69,7 +74,7 @@ USER_SCHEMA: dict[str, Any] = {
 }
 
 Room = Annotated[str, AfterValidator(_room), WithJsonSchema(_ROOM_SCHEMA)]
-User = Annotated[str, PlainValidator(user_text), WithJsonSchema(USER_SCHEMA)]
+User = Annotated[str, PlainValidator(_user), WithJsonSchema(USER_SCHEMA)]
 """Validated it is JSON text, as everywhere in the node."""
 UserInQuery = Annotated[
     str,

@@ -111,10 +111,10 @@ async def test_a_frozen_redis_leaves_the_outcome_open_and_a_retry_settles_it(pre
             assert (await api.post("/publish", room="r", data=1)).status == 200
             server.pause()
             try:
-                open_end = await api.post("/publish", room="r", data=2, key="k")
+                open_end = await api.post("/publish", {"Idempotency-Key": "k"}, room="r", data=2)
             finally:
                 server.resume()
             assert open_end.problem in ((504, "outcome_unknown"), (503, "unavailable"))
             await eventually(lambda: node.hub.ready, 15)
-            assert (await api.post("/publish", room="r", data=2, key="k")).ok["offset"] == 2
+            assert (await api.post("/publish", {"Idempotency-Key": "k"}, room="r", data=2)).ok["offset"] == 2
             assert (await api.get("/history", room="r")).ok["top"] == 2
