@@ -119,13 +119,16 @@ texts = st.recursive(
 @given(texts)
 @example("[" * 31 + '"[",{}' + "]" * 31)
 @example("-9999999999999999999")
+@example('{"" : 18446744073709551616,"" : 0}')
 def test_the_quick_checks_agree_with_slow_ones(text: str) -> None:
     source = text.encode()
     try:
         stored = encode(source)
     except ValueError as error:
         refused_by_reader = isinstance(error, orjson.JSONDecodeError)
-        assert refused_by_reader or not allowed(json.loads(text)), "refused without a reason"
+        written = json.loads(text, object_pairs_hook=lambda pairs: [value for _, value in pairs])
+        # Also what a later duplicate key overwrites may not be too wide: the check reads the text.
+        assert refused_by_reader or not allowed(written), "refused without a reason"
     else:
         assert allowed(json.loads(text)), "stored although it is not allowed"
         assert json.loads(stored) == json.loads(text)
