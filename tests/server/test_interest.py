@@ -61,8 +61,8 @@ class World:
     async def settled(self) -> None:
         """Until no task of the interest runs and no linger is due at once."""
         await asyncio.sleep(0)
-        while len(self.tasks):
-            await asyncio.sleep(0)
+        while self.tasks._tasks:
+            await asyncio.wait(self.tasks._tasks)
 
 
 async def acquire(world: World, channel: str) -> None:
