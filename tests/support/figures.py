@@ -11,13 +11,13 @@ def note(what: str, value: float, unit: str) -> None:
 
 
 def table() -> list[str]:
-    """One line per figure: how often it was taken, median and worst."""
+    """One line per figure: the median, and how often it was taken and the highest if that was more than once."""
     taken: dict[tuple[str, str], list[float]] = {}
     for what, value, unit in FIGURES:
         taken.setdefault((what, unit), []).append(value)
     lines = []
     for (what, unit), values in taken.items():
-        middle, worst = sorted(values)[len(values) // 2], max(values)
-        times = f"  (median of {len(values)}, worst {worst:.3g})" if len(values) > 1 else ""
+        middle, highest = sorted(values)[len(values) // 2], max(values)
+        times = f"  (median of {len(values)}, highest {highest:.4g})" if len(values) > 1 else ""
         lines.append(f"{what:<58} {middle:>10.4g} {unit}{times}")
     return lines
