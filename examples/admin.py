@@ -1,7 +1,7 @@
 """A protected admin room: tokens with a role, an authorizer, middleware, and sending somebody away.
 
-    ROOMCAST_SECRET=… roomcast serve --app examples.admin:hub
-    roomcast token root                                     # then connect with ?token=…
+Run it with ``ROOMCAST_SECRET=… roomcast serve --app examples.admin:hub``; ``roomcast token root`` makes the token to
+connect with.
 """
 
 import logging

@@ -1,6 +1,6 @@
-"""A chat with history in one file, decorators and a page: https://localhost:8000/?name=ann
+"""A chat with history in one file, a view and a page.
 
-    roomcast serve --dev --app examples.chat:hub
+Run it with ``roomcast serve --dev --app examples.chat:hub`` and open http://localhost:8000/?name=ann
 """
 
 from pathlib import Path

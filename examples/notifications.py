@@ -1,6 +1,6 @@
 """Notifications beside a web application: FastAPI has the pages, the hub inside it has the sockets.
 
-    ROOMCAST_DEV=1 uvicorn examples.notifications:app
+Run it with ``ROOMCAST_DEV=1 uvicorn examples.notifications:app``.
 """
 
 from fastapi import FastAPI
