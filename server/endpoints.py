@@ -21,6 +21,8 @@ from server.api.endpoint import api_routes
 from server.auth import Credentials, Refused
 from server.connection import Connection
 from server.fastlane import EXTENSION
+from server.handlers.connection import JSON_SUBPROTOCOL as JSON
+from server.handlers.connection import MSGPACK_SUBPROTOCOL as MSGPACK
 from server.handlers.connection import WebSocket, route_path
 from server.handlers.hooks import hub_connection
 from server.handlers.lifecycle import FOREIGN_ORIGIN, Endpoint, Options, Site
@@ -29,8 +31,6 @@ from server.identity import ANONYMOUS, Identity
 from server.plainlane import PlainConnection, Receive, Send
 
 logger = logging.getLogger("server.endpoints")
-
-JSON, MSGPACK = "roomcast.json.v1", "roomcast.msgpack.v1"
 
 Scope = MutableMapping[str, Any]
 
@@ -102,7 +102,7 @@ def kept_endpoint() -> Endpoint:
 
     async def session(websocket: WebSocket) -> None:
         offered = websocket.scope.get("subprotocols") or ()
-        await websocket.accept(JSON if JSON in offered else None)
+        await websocket.accept(next((each for each in offered if each in (JSON, MSGPACK)), None))
         with contextlib.suppress(WebSocketDisconnect):
             while True:  # what arrives here is only the end: messages go to the hub
                 websocket._raise_on_disconnect(await websocket.receive_event())

@@ -34,6 +34,8 @@ from server.refusal import Refusal
 MessageType = Literal["text", "json", "bytes"]
 CaughtCodes = Collection[int] | Any
 """Close codes, or the builtin ``all``."""
+JSON_SUBPROTOCOL: Final = "roomcast.json.v1"
+MSGPACK_SUBPROTOCOL: Final = "roomcast.msgpack.v1"
 NORMAL_CODES: Final = (1000, 1001, 1005)
 """With these a client left as it should: 1005 is what browsers send for ``close()`` without a code."""
 
@@ -144,9 +146,9 @@ class WebSocket(StarletteWebSocket, Handler):
             await self.receive_event()
         event = {"type": "websocket.accept", "subprotocol": subprotocol, "headers": list(headers or ())}
         await self.send_event(event)
-        await self._attach()
+        await self._attach(packed=subprotocol == MSGPACK_SUBPROTOCOL)
 
-    async def _attach(self) -> None:
+    async def _attach(self, packed: bool) -> None:
         """Become part of the node: broadcasts to the path arrive (from here on, the handler's own first one, too), and
         operators can disconnect it."""
         hub = self.hub
@@ -164,6 +166,7 @@ class WebSocket(StarletteWebSocket, Handler):
             self._receive, self._send = plain.receive_event, plain.send_asgi  # type: ignore[assignment]
             connection = plain
         connection.raw = not self._protocol_endpoint
+        connection.packed = packed and self._protocol_endpoint
         connection.identity = self.identity
         connection.handler = self
         self.connection = connection

@@ -32,7 +32,6 @@ GRACE_S: Final = 5.0
 FAREWELL_S: Final = 5.0
 """How long ``on_disconnect`` may take."""
 FOREIGN_ORIGIN: Final = "This Origin may not connect here: add it to ROOMCAST_ORIGINS.\n"
-JSON_SUBPROTOCOL: Final = "roomcast.json.v1"
 
 Session = Callable[[WebSocket], Awaitable[object]]
 WsMiddleware = Callable[..., Any]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from server.handlers.binding import BadParameter, Binder
-from server.handlers.connection import WebSocket
-from server.handlers.lifecycle import JSON_SUBPROTOCOL, Options, converse
+from server.handlers.connection import JSON_SUBPROTOCOL, WebSocket
+from server.handlers.lifecycle import Options, converse
 from server.handlers.threads import call
 
 F = TypeVar("F", bound=Callable[..., Any])

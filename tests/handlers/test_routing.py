@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from starlette.middleware import Middleware
 from websockets.exceptions import InvalidStatus
@@ -100,6 +101,11 @@ async def test_middleware_runs_before_handlers_and_may_turn_away(lane: str) -> N
             assert (await client.ask("join", room="lobby"))["ok"], "the protocol works behind middleware"
             await hub.publish("lobby", 1)
             assert (await client.frame())["data"] == 1
+        async with node.client("/ws", token="valid-token", subprotocols=["roomcast.msgpack.v1"]) as client:
+            assert client.ws.subprotocol == "roomcast.msgpack.v1"
+            assert msgpack.unpackb(await client.hear())["op"] == "welcome"
+            await client.say(msgpack.packb({"op": "ping", "id": 1}))
+            assert msgpack.unpackb(await client.hear()) == {"op": "pong", "id": 1}
 
 
 @lanes
