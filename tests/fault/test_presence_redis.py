@@ -133,6 +133,10 @@ FAULTS: dict[str, Fault] = {
 }
 
 
+FORGETFUL = ("B2 restart empty", "B4 flushall")
+"""Here all nodes have to join again; in all other rows nobody may be taken for dead."""
+
+
 @pytest.mark.parametrize("row", FAULTS)
 async def test_who_stays_is_not_seen_to_go(two: Servers, row: str) -> None:
     async with Stage(two) as stage:
@@ -141,6 +145,7 @@ async def test_who_stays_is_not_seen_to_go(two: Servers, row: str) -> None:
         spare = await stage.open_all(tabs, *reversed(stage.nodes))
         leaving = await stage.open_all(leave, *stage.nodes)
         observer = await stage.watch(stage.nodes[1])
+        members = stage.incarnations()
         async with FAULTS[row](stage):
             coming = [await stage.open(user, stage.nodes[0], join=False) for user in come]
             await stage.close(*leaving)
@@ -151,6 +156,7 @@ async def test_who_stays_is_not_seen_to_go(two: Servers, row: str) -> None:
         note(f"{row}: exact again after (a fifth of the times)", took_s, "s")
         expected = each(leave, "offline") + each(come, "online")
         assert await stage.settled() == (expected, expected)
+        assert len(members & stage.incarnations()) == (0 if row in FORGETFUL else len(stage.nodes))
         # And it goes on.
         await stage.close(coming[0])
         await observer.saw(come[0], "offline")
