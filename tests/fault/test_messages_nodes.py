@@ -17,6 +17,7 @@ from roomcast_client import Message, OutcomeUnknown, Reset, Room, Roomcast
 from tests.support.cluster import Traffic, cluster
 from tests.support.figures import note
 from tests.support.namespaces import private_network
+from tests.support.node import NodeServer
 from tests.support.oracle import Oracle
 from tests.support.peer import Peer
 from tests.support.redis_server import RedisServer
@@ -31,7 +32,13 @@ async def test_a_publish_whose_ack_died_with_its_node_is_found_again_by_its_key(
     with RedisServer() as server:
         async with (
             TcpProxy(server.port).running() as way,
-            cluster(2, redis_server=server, broker=[way.url, server.url], by_log=True) as world,
+            cluster(
+                2,
+                redis_server=server,
+                broker=[way.url, server.url],
+                settings={"heartbeat_s": 10, "lease_s": 30},
+                by_log=True,
+            ) as world,
         ):
             doomed, safe = world.nodes
             author = await world.peer(doomed, "r")
@@ -39,6 +46,7 @@ async def test_a_publish_whose_ack_died_with_its_node_is_found_again_by_its_key(
             for number in range(5):
                 await world.said(author, "r", f"before {number}")
             await author.until(lambda: author.views["r"].position.offset == 5)
+            await quiet(doomed)
             way.hold_down()
             lost = author.post("message", room="r", data="once", key="the-key")
             await reader.until(lambda: reader.views["r"].data[-1] == "once")
@@ -57,6 +65,17 @@ async def test_a_publish_whose_ack_died_with_its_node_is_found_again_by_its_key(
                 assert one.views["r"].data.count("once") == 1
             world.nodes.remove(doomed)
             doomed.__exit__()
+
+
+async def quiet(node: NodeServer) -> None:
+    """Nothing is on its way between the node and Redis: one more call will be sent at once."""
+
+    async def unchanged() -> bool:
+        before = node.metric("roomcast_broker_commands_total")
+        await asyncio.sleep(0.1)
+        return node.metric("roomcast_broker_commands_total") == before
+
+    _: bool = await eventually(unchanged, 10)
 
 
 async def test_the_same_key_on_two_nodes_at_once_is_one_message() -> None:
