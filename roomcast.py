@@ -38,7 +38,8 @@ from server.app import Node, create_app  # noqa: E402
 from server.application import Hub  # noqa: E402
 from server.auth import Credentials  # noqa: E402
 from server.handlers.classes import JsonWebSocketHandler, WebSocketEndpoint, WebSocketHandler  # noqa: E402
-from server.handlers.connection import BadMessage, WebSocket  # noqa: E402
+from server.handlers.connection import WebSocket  # noqa: E402
+from server.handlers.messages import BadMessage  # noqa: E402
 from server.handlers.routing import WebSocketRouter  # noqa: E402
 from server.handlers.yaml_config import YamlError  # noqa: E402
 from server.identity import ANONYMOUS, Grants, Identity, User  # noqa: E402

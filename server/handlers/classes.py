@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 from starlette.types import Receive, Scope, Send
 
 from server import closing
-from server.handlers.connection import BadMessage, WebSocket, current
+from server.handlers.connection import WebSocket, current
 from server.handlers.lifecycle import Options, converse, serve
+from server.handlers.messages import BadMessage
 from server.handlers.threads import call, positional_count
 
 

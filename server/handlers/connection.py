@@ -12,26 +12,25 @@ import builtins
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from starlette.datastructures import QueryParams
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket as StarletteWebSocket
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from server import closing, protocol
 from server.connection import Connection, Handler
 from server.fastlane import EXTENSION
+from server.handlers.messages import MessageSocket, MessageType
 from server.handlers.plain import PlainHandlerConnection
 from server.handlers.threads import from_threads_too
 from server.hub import LocalHub
 from server.identity import ANONYMOUS, Identity
 from server.refusal import Refusal
 
-MessageType = Literal["text", "json", "bytes"]
 CaughtCodes = Collection[int] | Any
 """Close codes, or the builtin ``all``."""
 JSON_SUBPROTOCOL: Final = "roomcast.json.v1"
@@ -44,11 +43,7 @@ current: ContextVar[WebSocket] = ContextVar("current")
 _request_id = re.compile(r"[A-Za-z0-9_.:-]{1,64}").fullmatch
 
 
-class BadMessage(ValueError):
-    """The client sent what the handler cannot read. Where nobody catches it, the connection closes with 1003."""
-
-
-class WebSocket(StarletteWebSocket, Handler):
+class WebSocket(MessageSocket, Handler):
     takes_messages = True
 
     def __init__(
@@ -65,17 +60,12 @@ class WebSocket(StarletteWebSocket, Handler):
         auto_accepted: bool = False,
     ) -> None:
         """Without a ``hub`` it is a WebSocket alone: no broadcast reaches it and it joins no room."""
-        super().__init__(scope, receive, send)
-        self.loop = asyncio.get_running_loop()
+        super().__init__(scope, receive, send, receive_type=receive_type, send_type=send_type)
         self.hub = hub
         self.identity = ANONYMOUS
         self.connection: Connection | None = None
         """What the hub knows of it, once it has been accepted."""
-        self.receive_type = receive_type
-        self.send_type = send_type
         self.caught_close_codes = caught_close_codes
-        self.close_code: int | None = None
-        """With what it ended, whoever closed it."""
         self.when_gone: Callable[[], object] | None = None
         """Called when the peer is gone."""
         self._gone = False
@@ -231,97 +221,6 @@ class WebSocket(StarletteWebSocket, Handler):
         """Whether a client that leaves with this code is no error to this handler."""
         caught = self.caught_close_codes
         return caught is builtins.all or code in caught
-
-    # Messages.
-
-    async def receive_event(self) -> Message:
-        """One raw ASGI event."""
-        event = await super().receive()
-        if event["type"] == "websocket.disconnect":
-            self.close_code = self.close_code or event.get("code") or 1005
-        return event
-
-    async def send_event(self, event: Message) -> None:
-        """One raw ASGI event. Raises WebSocketDisconnect if the client has left."""
-        if event["type"] == "websocket.close":
-            self.close_code = self.close_code or event.get("code", closing.NORMAL)
-        await super().send(event)
-
-    @from_threads_too
-    async def receive(self) -> Any:
-        """The next message, of the kind ``receive_type`` says. Raises WebSocketDisconnect when the client has left."""
-        if self.receive_type == "json":
-            return await self.receive_json()
-        return await (self.receive_bytes() if self.receive_type == "bytes" else self.receive_text())
-
-    @from_threads_too
-    async def send(self, message: Any) -> None:
-        """One message, of the kind ``send_type`` says."""
-        if self.send_type == "json":
-            await self.send_json(message)
-        elif self.send_type == "bytes":
-            await self.send_bytes(message)
-        else:
-            await self.send_text(message)
-
-    @from_threads_too
-    async def receive_text(self) -> str:
-        """Raises :class:`BadMessage` for a binary frame that is not UTF-8."""
-        data = await self._received()
-        if isinstance(data, str):
-            return data
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            raise BadMessage("text is expected here") from None
-
-    @from_threads_too
-    async def receive_bytes(self) -> bytes:
-        data = await self._received()
-        return data.encode() if isinstance(data, str) else data
-
-    @from_threads_too
-    async def receive_json(self, mode: str = "text") -> Any:
-        """From a text or binary frame, whatever the ``mode``. Raises :class:`BadMessage`."""
-        data = await self._received()
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError):
-            raise BadMessage("JSON is expected here") from None
-
-    async def _received(self) -> str | bytes:
-        if self.application_state is not WebSocketState.CONNECTED:
-            raise RuntimeError("not connected: accept first, and receive nothing after a close")
-        event = await self.receive_event()
-        self._raise_on_disconnect(event)
-        text: str | None = event.get("text")
-        return text if text is not None else cast(bytes, event["bytes"])
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """``while True: yield await receive()``: it ends as :meth:`receive` does, with WebSocketDisconnect."""
-        while True:
-            yield await self.receive()
-
-    @from_threads_too
-    async def send_text(self, data: str) -> None:
-        await self.send_event({"type": "websocket.send", "text": data})
-
-    @from_threads_too
-    async def send_bytes(self, data: bytes) -> None:
-        await self.send_event({"type": "websocket.send", "bytes": data})
-
-    @from_threads_too
-    async def send_json(self, data: Any, mode: str = "text") -> None:
-        text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-        await (self.send_text(text) if mode == "text" else self.send_bytes(text.encode()))
-
-    @from_threads_too
-    async def write_message(self, message: str | bytes | Mapping[str, Any]) -> None:
-        """Text or bytes as they are, a mapping as JSON."""
-        if isinstance(message, str):
-            await self.send_text(message)
-        else:
-            await (self.send_bytes(message) if isinstance(message, bytes) else self.send_json(message))
 
     # Rooms.
 

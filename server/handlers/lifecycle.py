@@ -21,7 +21,8 @@ from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 from server import closing, protocol
 from server.admission import Admission, Demand, ForeignOrigin
 from server.auth import Refused
-from server.handlers.connection import NORMAL_CODES, BadMessage, CaughtCodes, MessageType, WebSocket, current
+from server.handlers.connection import NORMAL_CODES, CaughtCodes, WebSocket, current
+from server.handlers.messages import BadMessage, MessageType
 from server.hub import LocalHub
 
 logger = logging.getLogger("server.handlers")

@@ -8,8 +8,9 @@ from typing import Any
 from starlette.websockets import WebSocketDisconnect
 
 from server.handlers.binding import BadParameter, Binder
-from server.handlers.connection import NORMAL_CODES, CaughtCodes, MessageType, WebSocket
+from server.handlers.connection import NORMAL_CODES, CaughtCodes, WebSocket
 from server.handlers.lifecycle import Options, Session
+from server.handlers.messages import MessageType
 from server.handlers.threads import call
 
 View = Callable[..., Any]
