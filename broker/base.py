@@ -229,6 +229,14 @@ class Broker(Protocol):
     async def marks(self, room: str) -> list[Mark]:
         """All marks of the room in the current epoch. Raises :class:`Unavailable`."""
 
+    async def clear(self, room: str) -> None:
+        """Forget all entries of the room's log, as if they had grown too old: epoch, offsets and marks go on. Raises
+        :class:`Unavailable`."""
+
+    async def forget_user(self, user: str) -> int:
+        """Remove the user's marks in all rooms (a search through all of them, in small steps; what is written meanwhile
+        may stay). Returns in how many there was one. Raises :class:`Unavailable`: a part may be done, do it again."""
+
     async def announce(self, description: dict[str, object], ttl_s: float) -> None:
         """Write this node's own description, for ``nodes``. Raises :class:`Unavailable`."""
 

@@ -299,6 +299,16 @@ class MemoryBroker:
         logs = [self.bus.logs.find(room, now_s) for room in rooms]
         return [None if log is None else log.top for log in logs]
 
+    async def clear(self, room: str) -> None:
+        self._check()
+        log = self.bus.logs.find(room, self.bus.clock())
+        if log is not None:
+            log.forget_entries()
+
+    async def forget_user(self, user: str) -> int:
+        self._check()
+        return self.bus.logs.forget_user(user)
+
     # Nodes
 
     async def announce(self, description: dict[str, object], ttl_s: float) -> None:

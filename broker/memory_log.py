@@ -40,7 +40,7 @@ class Log:
         self.tag = tag
         self.expires_s = now_s + max(META_TTL_S, 2 * history.ttl_s)
         if history.max_entries == 0:
-            self._forget()
+            self.forget_entries()
             return entry
         self.entries.append(entry)
         self.bytes += len(payload)
@@ -79,9 +79,9 @@ class Log:
 
     def expire(self, now_s: float) -> None:
         if self.entries and now_s >= self.entries_expire_s:
-            self._forget()
+            self.forget_entries()
 
-    def _forget(self) -> None:
+    def forget_entries(self) -> None:
         self.entries.clear()
         self.bytes = 0
 
@@ -142,6 +142,10 @@ class Logs:
             del self._logs[room]
             return None
         return log
+
+    def forget_user(self, user: str) -> int:
+        """Remove the user's marks. Returns in how many rooms there was one."""
+        return sum(log.marks.pop(user, None) is not None for log in self._logs.values())
 
     def clear(self) -> None:
         """Everything is lost, as after FLUSHALL."""

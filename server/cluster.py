@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from broker.base import Position, Signal
-from server import closing, events
+from broker.base import BrokerError, Position, Signal
+from server import closing, events, protocol
+from server.census import Census
 from server.connection import Connection
 from server.frames import Prepared
 from server.identity import room_matches, user_text
@@ -20,14 +21,18 @@ from server.payload import (
     CONTROL,
     AnySignal,
     BroadcastSignal,
+    CensusAnswer,
+    CensusSignal,
     DirectSignal,
     DisconnectSignal,
+    ForgetSignal,
+    MembershipSignal,
     RecheckSignal,
     decode_signal,
     encode_message,
     encode_signal,
 )
-from server.refusal import REFUSED_JOIN
+from server.refusal import REFUSED_JOIN, Refusal
 from server.revocation import Revoked
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 class Cluster:
     def __init__(self, hub: LocalHub) -> None:
         self._hub = hub
+        self.census = Census(hub)
 
     # Said.
 
@@ -71,6 +77,18 @@ class Cluster:
         """Ask grants and authorizers again, on all nodes, about the rooms that connections are in (of one user, in
         rooms that match a pattern); who may not be there is put out."""
         await self._say(CONTROL if user is None else f"user:{user}", RecheckSignal(room))
+
+    async def put_user(self, user: str, room: str, member: bool) -> None:
+        """Put the connections that a user has now into a room, or take them out. Grants and authorizers are not asked;
+        clients are told with ``joined`` and ``left``. At most once."""
+        await self._say(f"user:{user}", MembershipSignal(room, member))
+
+    async def forget_user(self, user: str) -> int:
+        """Close the user's connections and remove their marks. Returns in how many rooms there was one."""
+        await self.disconnect(user)
+        rooms = await self._hub.broker.forget_user(user)
+        await self._say(CONTROL, ForgetSignal(user))
+        return rooms
 
     async def get_online_users(self) -> list[int | str]:
         """The ids of all users with an open connection anywhere, as they stand in their tokens. Raises
@@ -117,6 +135,15 @@ class Cluster:
         elif isinstance(signal, RecheckSignal):
             for connection in self._hub.addressed(channel):
                 self._hub.tasks.spawn(self.recheck(connection, signal.room), "check rooms again")
+        elif isinstance(signal, MembershipSignal):
+            for connection in self._hub.users.members(channel.removeprefix("user:")):
+                self._hub.tasks.spawn(self.put(connection, signal), "put into a room")
+        elif isinstance(signal, CensusSignal):
+            self.census.asked(signal)
+        elif isinstance(signal, CensusAnswer):
+            self.census.answered(signal)
+        elif isinstance(signal, ForgetSignal):
+            self._hub.receipts.forget_user(signal.user)
 
     async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
         """The same for one connection."""
@@ -130,6 +157,30 @@ class Cluster:
                 self._hub.rooms.leave(connection, room)
                 self._hub.left(connection, room)
                 connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
+
+    async def put(self, connection: Connection, signal: MembershipSignal) -> None:
+        """Carry out what the application says of one connection."""
+        hub, room = self._hub, signal.room
+        if connection.closed or hub.rooms.has(room, connection) is signal.member:
+            return
+        if not signal.member:
+            hub.rooms.leave(connection, room)
+            hub.left(connection, room)
+            connection.send_event(events.left(room))
+            return
+        try:
+            waiting = hub.rooms.join(connection, protocol.Join(None, room))
+            if waiting is not None:
+                await waiting
+        except Refusal as error:
+            connection.send_event(events.error(room, error.code, error.message))
+        except BrokerError as error:
+            connection.send_event(events.error(room, "unavailable", str(error)))
+        else:
+            if hub.rooms.has(room, connection):
+                connection.send_event(events.joined(room, *hub.feed.rooms[room].top))
+                if hub.gate is not None:
+                    hub.gate.joined(connection, room)
 
     def revoked(self, revoked: Revoked) -> None:
         if revoked.kind == "session":

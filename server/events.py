@@ -124,6 +124,21 @@ def reset(room: str, epoch: bytes, offset: int, tag: bytes) -> bytes:
     )
 
 
+def joined(room: str, epoch: bytes, offset: int, tag: bytes) -> bytes:
+    """The application has put the connection into the room: it is live there after this position."""
+    return b'{"op":"broadcast","type":"joined","room":%b,"epoch":"%b","offset":%d,"tag":"%b"}' % (
+        _text(room),
+        epoch,
+        offset,
+        tag,
+    )
+
+
+def left(room: str) -> bytes:
+    """The application has taken the connection out of the room."""
+    return b'{"op":"broadcast","type":"left","room":%b}' % _text(room)
+
+
 def degraded(since: float) -> bytes:
     return b'{"op":"degraded","since":%.3f}' % since
 

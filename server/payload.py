@@ -90,10 +90,52 @@ class RecheckSignal(NamedTuple):
     """Only in rooms that match this pattern."""
 
 
+class MembershipSignal(NamedTuple):
+    """Put a user's connections into a room, or take them out of it, because the application says so."""
+
+    room: str
+    member: bool
+
+
+class CensusSignal(NamedTuple):
+    """To all nodes: tell ``reply_to`` (a channel) the first ``limit`` rooms after ``after`` that match ``pattern`` and
+    have members on you."""
+
+    query: str
+    reply_to: str
+    after: str
+    pattern: str
+    limit: int
+
+
+class CensusAnswer(NamedTuple):
+    query: str
+    node: str
+    rooms: tuple[tuple[str, int], ...]
+    """Sorted, with the number of connections."""
+
+
+class ForgetSignal(NamedTuple):
+    """To all nodes: nothing is kept about this user any more, so drop what you remember."""
+
+    user: str
+
+
 CONTROL = "path:.control"
 """The channel that every node hears. No request has this path: they begin with a slash."""
 
-AnySignal = TypingSignal | ReceiptSignal | BroadcastSignal | DirectSignal | DisconnectSignal | RecheckSignal
+AnySignal = (
+    TypingSignal
+    | ReceiptSignal
+    | BroadcastSignal
+    | DirectSignal
+    | DisconnectSignal
+    | RecheckSignal
+    | MembershipSignal
+    | CensusSignal
+    | CensusAnswer
+    | ForgetSignal
+)
 
 _TYPES: tuple[type[AnySignal], ...] = (
     TypingSignal,
@@ -102,6 +144,10 @@ _TYPES: tuple[type[AnySignal], ...] = (
     DirectSignal,
     DisconnectSignal,
     RecheckSignal,
+    MembershipSignal,
+    CensusSignal,
+    CensusAnswer,
+    ForgetSignal,
 )
 _CODES = {cls: code for code, cls in enumerate(_TYPES)}
 _FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
@@ -111,6 +157,10 @@ _FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
     DirectSignal: ((bytes,),),
     DisconnectSignal: ((int,), (str,), (str, type(None)), (str, type(None))),
     RecheckSignal: ((str, type(None)),),
+    MembershipSignal: ((str,), (bool,)),
+    CensusSignal: ((str,), (str,), (str,), (str,), (int,)),
+    CensusAnswer: ((str,), (str,), (tuple,)),
+    ForgetSignal: ((str,),),
 }
 
 
@@ -131,7 +181,13 @@ def decode_signal(payload: bytes) -> AnySignal:
             if not (isinstance(node, str) and isinstance(connection, int)):
                 raise ValueError("wrong origin")
             fields[-1] = Origin(node, connection)
+        if cls is CensusAnswer and not all(map(_is_count, fields[-1])):
+            raise ValueError("wrong rooms")
         signal: AnySignal = cls(*fields)
         return signal
     except Exception as error:  # msgpack raises a dozen unrelated types on hostile bytes
         raise ValueError("not a signal") from error
+
+
+def _is_count(pair: object) -> bool:
+    return isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], int)

@@ -101,6 +101,11 @@ class Receipts:
             if len(marks.users) > MAX_COPY:
                 self.forget(room)
 
+    def forget_user(self, user: str) -> None:
+        """Nothing is kept about this user any more."""
+        for marks in self._marks.values():
+            marks.users.pop(user, None)
+
     def forget(self, room: str) -> None:
         """Something may have been missed, or nobody is here any more."""
         self._marks.pop(room, None)

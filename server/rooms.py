@@ -138,6 +138,7 @@ class Rooms:
                 await self._receipts.load(name)
             answer = await self._position(room, request)
             if not connection.closed:
+                self.leave(connection, name)  # another join of it may have been quicker: the application joins, too
                 entered = self._enter(connection, room, request, answer, fresh)
         finally:
             if not entered:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 CONNECTION = ("auth", "select", "client|setname", "info", "ping", "script|load", "evalsha")
 CHANNELS = ("subscribe", "unsubscribe", "publish")
+SEARCH = ("scan",)
+"""What is kept about a user is looked for in all rooms. SCAN shows the names of keys, nothing else."""
 KEYS = (
     *("get", "set", "del", "exists", "pexpire", "time"),
     *("hget", "hset", "hmget", "hgetall", "hdel", "hexists", "hincrby", "hlen", "hrandfield"),
@@ -21,5 +23,5 @@ def acl_rules(prefix: str = "roomcast") -> list[str]:
         "-@all",
         f"~{prefix}:*",
         f"&{prefix}:*",
-        *(f"+{command}" for command in (*CONNECTION, *CHANNELS, *KEYS)),
+        *(f"+{command}" for command in (*CONNECTION, *CHANNELS, *SEARCH, *KEYS)),
     ]

@@ -35,6 +35,8 @@ from broker.stats import BrokerStats
 from broker.supervise import supervise
 
 MAX_ROOMS_PER_CALL = 500
+SCAN_COUNT = 200
+"""Keys that Redis looks at in one step of a search, in which it serves nobody else."""
 EMPTY_META_TTL_MS = 3600 * 1000
 
 
@@ -50,6 +52,7 @@ class RedisBroker:
         self._publisher = Publisher(self.keys, options, self.stats, self._demoted)
         self._subscriber = Subscriber(self.keys, node_id, options, self.stats)
         self._read, self._tops, self._marks = load_script("read"), load_script("tops"), load_script("marks")
+        self._forget_user = load_script("forget_user")
         self._announce, self._nodes = load_script("announce"), load_script("nodes")
         presence = presence_scripts()
         store = RedisPresenceStore(
@@ -70,7 +73,15 @@ class RedisBroker:
             publisher=self._publisher,
             subscriber=self._subscriber,
             scripts=[
-                *(load_script("append"), self._read, self._tops, self._marks, self._announce, self._nodes),
+                *(
+                    load_script("append"),
+                    self._read,
+                    self._tops,
+                    self._marks,
+                    self._forget_user,
+                    self._announce,
+                    self._nodes,
+                ),
                 *presence.values(),
             ],
             heartbeat=self.presence.heartbeat,
@@ -160,6 +171,28 @@ class RedisBroker:
             *(self._ask(self._tops, [self.keys.meta(room) for room in part], ttls) for part in parts)
         )
         return [Position(top[0], int(top[1]), top[2]) if top else None for reply in replies for top in reply]
+
+    async def clear(self, room: str) -> None:
+        await self._call("DEL", self.keys.log(room))
+
+    async def forget_user(self, user: str) -> int:
+        found = 0
+        for pattern in self.keys.all_marks():
+            cursor = b""
+            while cursor != b"0":
+                cursor, keys = await self._call("SCAN", cursor or b"0", "MATCH", pattern, "COUNT", SCAN_COUNT)
+                if keys:
+                    found += await self._ask(self._forget_user, keys, [user])
+        return found
+
+    async def _call(self, *arguments: Argument) -> Reply:
+        """A command that may as well run twice."""
+        if self._closed:
+            raise Unavailable("the broker is closed: this node is leaving")
+        try:
+            return await self.commands.call(*arguments)
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from error
 
     # Nodes
 

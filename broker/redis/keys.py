@@ -42,6 +42,10 @@ class Keys:
         """HASH of receipt marks."""
         return self._tagged(self.shard(room), f"marks:{room}")
 
+    def all_marks(self) -> list[str]:
+        """Patterns for SCAN of the marks of all rooms, one per shard."""
+        return [self._tagged(shard, "marks:*") for shard in range(self.shards)]
+
     def presence(self, shard: int, kind: str, name: str = "") -> str:
         """The presence keys of one shard (broker/redis/presence.py lists the kinds)."""
         return self._tagged(shard, f"presence:{kind}:{name}" if name else f"presence:{kind}")

@@ -11,6 +11,7 @@ from broker.base import Entry
 from server.api.operation import Call, Operation
 from server.api.problems import Problem
 from server.api.values import USER_SCHEMA, Asked, Offset, Reply, Room, UserInQuery
+from server.census import MAX_ROOMS
 from server.payload import decode_message
 from server.presence import page_of
 from server.protocol import MAX_HISTORY
@@ -38,6 +39,12 @@ class HistoryQuery(Asked):
     limit: Annotated[int, Field(ge=1, le=MAX_HISTORY)] = 50
     before: Offset | None = None
     since: Offset | None = None
+
+
+class RoomsQuery(Asked):
+    after: Room | None = None
+    pattern: Annotated[str, Field(max_length=128, description="`*` stands for any characters.")] = "*"
+    limit: Annotated[int, Field(ge=1, le=MAX_ROOMS)] = 100
 
 
 class NodesQuery(Asked):
@@ -76,6 +83,20 @@ class Messages(Reply):
     top: int
     messages: list[Message]
     more: bool
+
+
+class RoomCount(Reply):
+    room: str
+    connections: int
+
+
+class Rooms(Reply):
+    """By name; ``next`` goes into ``after`` for the next page. ``missing`` are nodes that live and did not answer in
+    time: what they hold is not counted."""
+
+    rooms: list[RoomCount]
+    next: str | None
+    missing: list[str]
 
 
 class NodeDescription(Reply):
@@ -174,6 +195,15 @@ def _message(entry: Entry) -> dict[str, Any]:
         ) from None
 
 
+async def rooms(call: Call, asked: RoomsQuery) -> dict[str, Any]:
+    page = await call.hub.cluster.census.rooms(asked.after or "", asked.pattern, asked.limit)
+    return {
+        "rooms": [{"room": name, "connections": connections} for name, connections in page.rooms],
+        "next": page.rooms[-1][0] if page.more else None,
+        "missing": page.missing,
+    }
+
+
 async def nodes(call: Call, asked: NodesQuery) -> dict[str, Any]:
     found = await call.hub.broker.nodes()
     return {"nodes": sorted(found, key=lambda node: str(node["node"]))}
@@ -210,6 +240,17 @@ OPERATIONS: Final = (
         HistoryQuery,
         Messages,
         history,
+    ),
+    Operation(
+        "GET",
+        "/rooms",
+        "read",
+        "The rooms that have members",
+        "On all nodes, in pages by name, with the number of connections. The nodes are asked at this moment: one that "
+        "hangs delays the answer by 2 s.",
+        RoomsQuery,
+        Rooms,
+        rooms,
     ),
     Operation(
         "GET",

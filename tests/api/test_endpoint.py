@@ -55,6 +55,11 @@ SCOPES = [
     ("GET", "/presence/user", "read"),
     ("GET", "/history", "read"),
     ("GET", "/nodes", "read"),
+    ("GET", "/rooms", "read"),
+    ("POST", "/subscribe", "admin"),
+    ("POST", "/unsubscribe", "admin"),
+    ("POST", "/forget", "admin"),
+    ("DELETE", "/history", "admin"),
     ("POST", "/disconnect", "admin"),
     ("POST", "/revoke", "admin"),
 ]
@@ -85,6 +90,7 @@ async def test_unknown_paths_and_methods() -> None:
         wrong = await api(node).get("/publish")
         assert wrong.problem == (405, "method_not_allowed") and wrong.headers["allow"] == "POST"
         assert (await api(node).raw("PATCH", "/nodes")).headers["allow"] == "GET"
+        assert (await api(node).raw("PUT", "/history")).headers["allow"] == "GET, DELETE"
 
 
 async def publish(node: NodeHere, body: bytes, media_type: str = "application/json") -> Answer:

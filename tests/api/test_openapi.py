@@ -24,6 +24,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "/presence/user": {"user_id": "42"},
     "/history": {"room": "r"},
     "/nodes": {},
+    "/rooms": {},
+    "/subscribe": {"user_id": 42, "room": "r"},
+    "/unsubscribe": {"user_id": 42, "room": "r"},
+    "/forget": {"user_id": 42},
     "/disconnect": {"user_id": 42},
     "/revoke": {"token_id": "t", "for_s": 60},
 }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from server.payload import MembershipSignal
 from tests.api.calls import KEYS, Caller
 from tests.support.chat import NodeHere, node_here
+from tests.support.waiting import eventually
 
 HI = {"text": "hi"}
 
@@ -195,3 +198,93 @@ async def test_nobody_is_not_everybody(path: str) -> None:
     async with node_with_api() as (node, api), node.client("alice") as alice:
         assert (await api.post(path)).problem == (400, "bad_request")
         await alice.quiet()
+
+
+async def test_rooms_are_listed_in_pages_with_their_connections() -> None:
+    async with node_with_api() as (node, api):
+        assert (await api.get("/rooms")).ok == {"rooms": [], "next": None, "missing": []}
+        async with node.client("alice", "chat:a", "chat:b", "game:c"), node.client("bob", "chat:b") as bob:
+            everything = [{"room": name, "connections": n} for name, n in (("chat:a", 1), ("chat:b", 2), ("game:c", 1))]
+            assert (await api.get("/rooms")).ok == {"rooms": everything, "next": None, "missing": []}
+            first = (await api.get("/rooms", limit=2)).ok
+            assert (first["rooms"], first["next"]) == (everything[:2], "chat:b")
+            assert (await api.get("/rooms", limit=2, after="chat:b")).ok["rooms"] == everything[2:]
+            assert (await api.get("/rooms", pattern="*:b")).ok["rooms"] == everything[1:2]
+            await bob.ok("leave", room="chat:b")
+            assert (await api.get("/rooms", pattern="chat:b")).ok["rooms"] == [{"room": "chat:b", "connections": 1}]
+
+
+async def test_a_users_connections_are_put_into_a_room_and_taken_out_again() -> None:
+    async with node_with_api() as (node, api), node.client("42") as one, node.client("42", "r") as two:
+        async with node.client("alice") as other:
+            first = (await api.post("/publish", room="r", data="before")).ok
+            assert (await two.event())["data"] == "before"
+            assert (await api.post("/subscribe", user_id=42, room="r")).ok == {"done": True}
+            told = await one.event()
+            position = {"epoch": first["epoch"], "offset": 1, "tag": first["tag"]}
+            assert told == {"op": "broadcast", "type": "joined", "room": "r", **position}
+            await api.post("/publish", room="r", data="live")
+            assert (await one.event())["data"] == "live" == (await two.event())["data"]
+            await one.ok("message", room="r", data="mine")
+            assert (await one.event())["data"] == "mine" == (await two.event())["data"]
+            await other.quiet()
+
+            await api.post("/unsubscribe", user_id=42, room="r")
+            left = {"op": "broadcast", "type": "left", "room": "r"}
+            assert await one.event() == await two.event() == left
+            await api.post("/publish", room="r", data="nobody hears it")
+            await one.quiet()
+            await two.quiet()
+            assert await one.refused("message", room="r", data=1) == "not_joined"
+
+
+async def test_a_connection_in_too_many_rooms_is_told_so() -> None:
+    async with node_with_api(max_rooms=1) as (node, api), node.client("alice", "r") as alice:
+        await api.post("/subscribe", user_id="alice", room="s")
+        event = await alice.event()
+        assert (event["type"], event["code"], event["room"]) == ("error", "too_many_rooms", "s")
+
+
+async def test_a_client_that_joins_at_the_same_moment_is_counted_once() -> None:
+    async with node_with_api() as (node, _), node.client("alice") as alice:
+        (connection,) = node.hub.users.members('"alice"')
+        signal = MembershipSignal("r", True)
+        await asyncio.gather(
+            *(node.hub.cluster.put(connection, signal) for _ in range(3)),
+            alice.ok("join", room="r", history=1),
+        )
+        assert node.hub.presence._here["r", '"alice"'] == 1
+        await alice.ok("leave", room="r")
+        assert node.hub.presence._here["r", '"alice"'] == 0
+        await eventually(lambda: "r" not in node.hub.feed.rooms)
+
+
+async def test_the_history_of_a_room_is_deleted_and_the_room_goes_on() -> None:
+    async with node_with_api() as (node, api), node.client("alice", "r") as alice:
+        for number in range(3):
+            position = await alice.ok("message", room="r", data=number)
+        await alice.events(3)
+        assert (await api.delete("/history", room="r")).ok == {"done": True}
+        found = (await api.get("/history", room="r")).ok
+        assert (found["messages"], found["top"], found["epoch"]) == ([], 3, position["epoch"])
+        assert (await api.post("/publish", room="r", data="on")).ok["offset"] == 4
+        assert (await alice.event())["offset"] == 4
+        async with node.client("bob") as bob:
+            resume = {"epoch": position["epoch"], "offset": 1, "tag": "x"}
+            assert (await bob.ok("join", room="r", resume=resume))["recovered"] is False
+        assert (await api.delete("/history", room="never")).ok == {"done": True}
+
+
+async def test_what_is_kept_about_a_user_is_deleted() -> None:
+    async with node_with_api() as (node, api), node.client("bob", "r", "s") as bob:
+        async with node.client("alice", "r", "s") as alice:
+            for room in ("r", "s"):
+                await alice.ok("message", room=room, data=1)
+            await bob.events(2)
+            await bob.ok("receipt", room="r", message_id=1, status="read")
+            assert {mark["user_id"] for mark in (await bob.ok("join", room="r"))["receipts"]} == {"alice", "bob"}
+            assert (await api.post("/forget", user_id="alice")).ok == {"rooms": 2}
+            assert await alice.closed() == 4004
+        assert {mark["user_id"] for mark in (await bob.ok("join", room="r"))["receipts"]} == {"bob"}
+        assert [mark.user for mark in await node.hub.broker.marks("r")] == ['"bob"']
+        assert (await api.post("/forget", user_id="alice")).ok == {"rooms": 0}

@@ -83,6 +83,53 @@ async def test_who_is_sent_away_at_one_node_is_closed_and_refused_at_the_other(
             await again.quiet()
 
 
+async def test_rooms_are_those_of_the_cluster_and_a_node_that_hangs_is_missing(
+    redis_server: RedisServer, prefix: str
+) -> None:
+    async with (
+        two_nodes(redis_server, prefix) as (a, b, api, _),
+        a.client("alice", "r", "s"),
+        b.client("bob", "r", "t"),
+    ):
+
+        async def counted() -> bool:  # both nodes have announced themselves
+            found = (await api.get("/rooms")).ok
+            return [(each["room"], each["connections"]) for each in found["rooms"]] == [("r", 2), ("s", 1), ("t", 1)]
+
+        assert await eventually(counted)
+        pages = [(await api.get("/rooms", limit=1, **after)).ok for after in ({}, {"after": "r"}, {"after": "s"})]
+        assert [(page["rooms"][0]["room"], page["next"]) for page in pages[:2]] == [("r", "r"), ("s", "s")]
+        assert pages[2]["rooms"] == [{"room": "t", "connections": 1}]
+        census: Any = b.hub.cluster.census
+        census.asked = lambda question: None
+        found = (await api.get("/rooms")).ok
+        assert found["missing"] == ["b"] and [each["room"] for each in found["rooms"]] == ["r", "s"]
+
+
+async def test_a_user_is_put_into_a_room_and_forgotten_on_every_node(redis_server: RedisServer, prefix: str) -> None:
+    async with (
+        two_nodes(redis_server, prefix) as (a, b, api, _),
+        b.client("alice") as alice,
+        b.client("bob", "r") as bob,
+    ):
+        await api.post("/subscribe", user_id="alice", room="r")
+        assert (await alice.event())["type"] == "joined"
+        await a.hub.cluster.publish("r", 1)
+        assert (await alice.event())["data"] == 1 == (await bob.event())["data"]
+        await alice.ok("receipt", room="r", message_id=1, status="read")
+        assert (await bob.event())["type"] == "receipt"
+        assert [mark["user_id"] for mark in (await bob.ok("join", room="r"))["receipts"]] == ["alice"]
+        assert (await api.post("/forget", user_id="alice")).ok == {"rooms": 1}
+        assert await alice.closed() == 4004
+
+        async def forgotten() -> bool:
+            return not (await bob.ok("join", room="r"))["receipts"]
+
+        assert await eventually(forgotten)
+        assert (await api.delete("/history", room="r")).status == 200
+        assert (await bob.ok("history", room="r", limit=5))["messages"] == []
+
+
 async def test_redis_away_is_told_in_time_and_heals(prefix: str) -> None:
     with RedisServer() as server:
         async with node_on(server, prefix, "a") as node:
@@ -96,6 +143,10 @@ async def test_redis_away_is_told_in_time_and_heals(prefix: str) -> None:
                 api.get("/history", room="r"),
                 api.get("/presence"),
                 api.get("/nodes"),
+                api.get("/rooms"),
+                api.delete("/history", room="r"),
+                api.post("/forget", user_id=1),
+                api.post("/subscribe", user_id=1, room="r"),
                 api.post("/revoke", user_id=1),
             ):
                 assert answer.problem == (503, "unavailable")

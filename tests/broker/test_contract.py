@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import uvloop
 
-from broker.base import MAX_OFFSET, Dedup, Entry, History, Position, Signal, Unavailable
+from broker.base import MAX_OFFSET, Dedup, Entry, History, Mark, Position, Signal, Unavailable
 from broker.redis.acl import acl_rules
 from tests.support.brokers import Backend, running
 from tests.support.redis_server import RedisServer
@@ -358,6 +358,38 @@ async def test_history_ends_by_age_and_the_log_goes_on(backend: Backend) -> None
         assert (new.epoch, new.offset) == (old.epoch, 2)
 
 
+async def test_a_cleared_log_has_no_entries_and_goes_on(backend: Backend) -> None:
+    async with backend.nodes("a", "b") as (a, b):
+        for _ in range(3):
+            old = await a.broker.append("r", bytes(900), history=History(max_bytes=5000))
+        await a.broker.append("other", b"x", history=HISTORY)
+        await a.broker.advance("r", "1", "read", 2, b"")
+        await b.broker.clear("r")
+        page = await a.broker.read("r", 0, 10)
+        assert (page.top, page.entries) == (old, [])
+        assert await a.broker.marks("r") == [Mark("1", 2, 2)]
+        for _ in range(5):  # the old bytes do not count
+            new = await a.broker.append("r", bytes(900), history=History(max_bytes=5000))
+        page = await a.broker.read("r", 0, 10)
+        assert [e.offset for e in page.entries] == [4, 5, 6, 7, 8] and page.entries[0].prev == old.tag
+        assert (new.epoch, new.offset) == (old.epoch, 8)
+        assert len((await a.broker.read("other", 0, 10)).entries) == 1
+        await a.broker.clear("never")
+        assert await a.broker.tops(["never"]) == [None]
+
+
+async def test_a_user_is_forgotten_in_all_rooms_of_this_installation(backend: Backend) -> None:
+    rooms = [f"room:{{{n}}}*" for n in range(450)]  # more than one step of the search
+    async with backend.nodes("a", "b") as (a, b):
+        await asyncio.gather(*(a.broker.append(room, b"x", history=HISTORY) for room in rooms))
+        await asyncio.gather(*(a.broker.advance(room, "42", "read", 1, b"") for room in rooms))
+        await asyncio.gather(*(a.broker.advance(room, '"42"', "read", 1, b"") for room in rooms[:2]))
+        assert await b.broker.forget_user("42") == len(rooms)
+        assert await b.broker.forget_user("42") == 0
+        assert [await a.broker.marks(room) for room in rooms[:3]] == [[Mark('"42"', 1, 1)]] * 2 + [[]]
+        assert await a.broker.advance(rooms[2], "42", "read", 1, b""), "from then on all begins anew"
+
+
 async def test_without_history_offsets_and_tags_go_on(backend: Backend) -> None:
     none = History(max_entries=0)
     async with backend.nodes("a") as (a,):
@@ -475,6 +507,8 @@ async def test_closing_twice_is_once_and_a_closed_broker_refuses(backend: Backen
             a.broker.publish("room:r", b"x"),
             a.broker.read("r", 0, 10),
             a.broker.tops(["r"]),
+            a.broker.clear("r"),
+            a.broker.forget_user("1"),
             a.broker.subscribe("room:s"),
             a.broker.announce({}, 60),
             a.broker.nodes(),

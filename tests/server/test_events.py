@@ -55,6 +55,11 @@ def test_a_refused_join_has_the_fixed_keys_and_a_code() -> None:
             events.welcome(session="s", node="n", user=None, ping_s=2.5, max_message=1),
             '{"op":"welcome","version":1,"session":"s","node":"n","user_id":null,"ping":2.5,"max_message":1}',
         ),
+        (
+            events.joined("r", b"e", 4, b"t"),
+            '{"op":"broadcast","type":"joined","room":"r","epoch":"e","offset":4,"tag":"t"}',
+        ),
+        (events.left("r"), '{"op":"broadcast","type":"left","room":"r"}'),
         (events.reply_ok(7, {}), '{"op":"reply","id":7,"ok":true}'),
         (
             events.reply_ok('"', {"room": "r", "messages": [orjson.Fragment(b'{"a":1}')]}),

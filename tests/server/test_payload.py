@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from server.payload import (
     AnySignal,
     BroadcastSignal,
+    CensusAnswer,
+    CensusSignal,
     DirectSignal,
     DisconnectSignal,
+    ForgetSignal,
+    MembershipSignal,
     Origin,
     ReceiptSignal,
     RecheckSignal,
@@ -30,6 +34,10 @@ signals = st.one_of(
     st.builds(DirectSignal, st.binary()),
     st.builds(DisconnectSignal, st.integers(1000, 4999), st.text(), st.none() | st.text(), st.none() | st.text()),
     st.builds(RecheckSignal, st.none() | st.text()),
+    st.builds(MembershipSignal, st.text(), st.booleans()),
+    st.builds(CensusSignal, st.text(), st.text(), st.text(), st.text(), st.integers(0, 500)),
+    st.builds(CensusAnswer, st.text(), st.text(), st.lists(st.tuples(st.text(), st.integers(0, 2**53))).map(tuple)),
+    st.builds(ForgetSignal, st.text()),
 )
 
 
@@ -70,6 +78,10 @@ def test_foreign_bytes_are_a_value_error(payload: bytes) -> None:
         (0, "u", True, ("n",)),
         (0, "u", True),
         (3, "text where bytes belong"),
+        (6, "r", 1),  # a member or not
+        (8, "q", "n", (("r", "1"),)),  # rooms have numbers
+        (8, "q", "n", ("r",)),
+        (8, "q", "n", (("r", 1, 2),)),
         (-1, "u", True, ("n", 1)),
         (99,),
     ],

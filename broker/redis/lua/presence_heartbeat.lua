@@ -14,13 +14,14 @@ local rolled_back = tonumber(redis.call('HGET', KEYS[5], '#') or 0) < tonumber(A
 -- Nobody was heard for half a lease, or the clock was set back: Redis was frozen, restarted or cut off, not the nodes.
 -- Everyone gets a whole lease before he may be taken for dead, and a whole grace period to reappear.
 local meta = redis.call('HMGET', KEYS[1], 't', 's', 'w')
-local last, stalled = tonumber(meta[1]), tonumber(meta[2])
+local last, stalled, whole = tonumber(meta[1]), tonumber(meta[2]), tonumber(meta[3])
 if now < last or now - last > lease_ms / 2 then
   stalled = now
   redis.call('HSET', KEYS[1], 's', now)
+  if whole > last then whole = now + lease_ms end -- who had not reported again before could not do so meanwhile
 end
 -- After the clock was set back no period may be longer than it was meant.
-redis.call('HSET', KEYS[1], 't', now, 'w', math.min(meta[3], now + lease_ms))
+redis.call('HSET', KEYS[1], 't', now, 'w', math.min(whole, now + lease_ms))
 for key, latest in pairs({ [KEYS[2]] = now + lease_ms, [KEYS[4]] = now + grace_ms }) do
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. string.format('%.0f', latest), '+inf')) do
     redis.call('ZADD', key, latest, member)
