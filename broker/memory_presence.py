@@ -144,6 +144,8 @@ class MemoryPresenceStore:
         # a process has one clock that never goes back, but it can be frozen as a whole
         if now - table.beat_at > self._lease_s / 2:
             table.stalled_at = now
+            if table.whole_at > table.beat_at:  # who had not reported again before could not do so meanwhile
+                table.whole_at = now + self._lease_s
         table.beat_at = now
         table.nodes[incarnation] = now + self._lease_s
         if now >= table.stalled_at + self._lease_s:
@@ -190,8 +192,9 @@ class MemoryPresenceStore:
 
     async def roster(self, room: str | None) -> Roster:
         self._check()
-        table = self._table
-        settling_s = max(0.0, table.whole_at - table.clock()) if table.opened else self._lease_s
+        table, now = self._table, self._table.clock()
+        unheard = table.whole_at > table.beat_at and now - table.beat_at > self._lease_s / 2
+        settling_s = self._lease_s if unheard or not table.opened else max(0.0, table.whole_at - now)
         scope = self._table.scopes.get(room)
         if scope is None:
             return Roster(b"", 0, frozenset(), settling_s)

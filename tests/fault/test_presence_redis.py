@@ -73,6 +73,20 @@ async def frozen(stage: Stage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def flushed_and_frozen(stage: Stage) -> AsyncIterator[None]:
+    """B4 and B6: frozen when the other node has joined again and the observer's has not, whose users are not gone."""
+    [own] = [frame["node"] for frame in stage.observer.frames if frame["op"] == "welcome"]
+    first = own
+    while first.startswith(own):
+        await command(stage, "FLUSHALL")
+        while not (members := stage.incarnations()):  # noqa: ASYNC110  # in Redis, no event tells
+            await asyncio.sleep(0)
+        first = members.pop() if len(members) == 1 else own
+    async with frozen(stage):
+        yield
+
+
+@asynccontextmanager
 async def slow(stage: Stage) -> AsyncIterator[None]:
     """B7: two seconds busy with something else."""
     busy = asyncio.create_task(command(stage, "DEBUG", "SLEEP", 2))
@@ -126,6 +140,7 @@ FAULTS: dict[str, Fault] = {
     "B5 pause": paused,
     "B5 pause of writes": paused_for_writes,
     "B6 frozen longer than a lease": frozen,
+    "B4 B6 flushed and then frozen": flushed_and_frozen,
     "B7 slow": slow,
     "B9 connections killed": connections_killed,
     "B11 scripts forgotten": scripts_forgotten,
@@ -133,7 +148,7 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-FORGETFUL = ("B2 restart empty", "B4 flushall")
+FORGETFUL = ("B2 restart empty", "B4 flushall", "B4 B6 flushed and then frozen")
 """Here all nodes have to join again; in all other rows nobody may be taken for dead."""
 
 
