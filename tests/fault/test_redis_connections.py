@@ -5,6 +5,7 @@ catalogue. Redis keeps its data, so nobody may miss, repeat or misorder anything
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 
@@ -101,6 +102,31 @@ async def test_a_lost_script_cache_fails_no_publish() -> None:
         assert sum(node.metric("roomcast_broker_script_reloads_total") for node in world.nodes) >= 5
 
 
+async def test_connections_cut_at_any_byte_cost_nobody_a_message() -> None:
+    """T2: in the middle of replies and of what is delivered, in small pieces."""
+    draw = random.Random(2)
+    with RedisServer() as server:
+        async with (
+            TcpProxy(server.port).running() as proxy,
+            cluster(
+                2,
+                redis_server=server,
+                broker=[proxy.url, server.url],
+                settings={"history": "*=20000"},  # more than the other node's traffic while this one backs off
+            ) as world,
+            Traffic(world, "r", every_s=0.005).running() as traffic,
+        ):
+            for number in range(8):
+                proxy.chunk = draw.choice([7, 100, 65536])
+                proxy.cut_after(draw.randrange(1, 5000))
+                await eventually(lambda count=number: proxy.accepted > 2 + count, 10)  # type: ignore[misc]
+                proxy.cut_after(None)
+                await traffic.progress(10)
+            proxy.chunk = 65536
+            await world.healed("T2 cut at random bytes", "r", time.monotonic())
+            assert traffic.resets == [0, 0]
+
+
 async def test_a_half_open_connection_is_noticed_and_costs_nobody_a_message() -> None:
     """B22: packets vanish both ways; the other node goes on."""
     with private_network() as network, RedisServer() as server:
@@ -169,6 +195,10 @@ async def half_open(world: Cluster, begin: Callable[[], None], end: Callable[[],
         await lonely.until(lambda: lonely.told("degraded"), world.noticed_s)
         note("B22 half-open: noticed after", time.monotonic() - begun_s, "s")
         await world.unready(cut_off)
+        assert (
+            cut_off.metric("roomcast_broker_ready") == 0 and cut_off.metric("roomcast_broker_probes_missed_total") >= 2
+        )
+        assert cut_off.metric("roomcast_broker_probe_age_seconds") > 0.4 and fine.metric("roomcast_broker_ready") == 1
         reply, seconds = await lonely.timed("message", room="r", data="nowhere")
         assert (reply["ok"], reply["code"]) == (False, "unavailable") and seconds < UNAVAILABLE_S + SLACK_S
         reply, seconds = await lonely.timed("join", room="elsewhere")

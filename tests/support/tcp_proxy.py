@@ -132,16 +132,18 @@ class TcpProxy:
         while data := await reader.read(65536):
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
-            for start in range(0, len(data), self.chunk):
-                piece = data[start : start + self.chunk]
+            chunk = self.chunk
+            for start in range(0, len(data), chunk):
+                piece = data[start : start + chunk]
                 for gate in gates:
                     await gate.wait()
+                cut = down and self._budget is not None and self._budget <= len(piece)
                 if down and self._budget is not None:
                     piece = piece[: self._budget]
                     self._budget -= len(piece)
                 writer.write(piece)
                 await writer.drain()
-                if down and self._budget == 0:
+                if cut:  # decided before the wait: a piece that lost its end must be the last
                     return
-                if self.chunk < len(data):
+                if chunk < len(data):
                     await asyncio.sleep(0)
