@@ -243,3 +243,82 @@ def nodes(
         up = f"{max(0, time.time() - float(str(node['started']))):.0f} s"
         table.add_row(str(node["node"]), str(node["version"]), up, str(node["connections"]), str(node["rooms"]))
     Console(highlight=False).print(table)
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def rooms(
+    pattern: Annotated[str, typer.Argument(help="Only rooms that match; * stands for any characters.")] = "*",
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    **options: str | None,
+) -> None:
+    """List the rooms that have members, with their connections on all nodes. Exit code 1 if a node did not answer.
+
+    [bold]roomcast rooms 'chat:*'[/bold]
+    """
+    from server.census import RoomsPage
+    from server.operating import rooms as list_rooms
+
+    settings = _for_console(options, config)
+    console = Console(highlight=False, soft_wrap=True)
+    missing: set[str] = set()
+
+    def show(page: RoomsPage) -> None:
+        missing.update(page.missing)
+        for room, connections in page.rooms:
+            if as_json:
+                print(json.dumps({"room": room, "connections": connections}))
+            else:
+                console.print(f"{connections:8}  {room}", markup=False)
+
+    asyncio.run(list_rooms(settings, pattern, show))
+    if missing:
+        print(f"roomcast: no answer from {', '.join(sorted(missing))}: what they hold is not counted", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def history(
+    room: Annotated[str, typer.Argument(help="The room's name.")],
+    limit: Annotated[int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="So many, the newest.")] = 50,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    **options: str | None,
+) -> None:
+    """Show the newest messages of a room that are kept, oldest first.
+
+    [bold]roomcast history chat:lobby --limit 10[/bold]
+    """
+    from server.operating import history as read
+
+    found = asyncio.run(read(_for_console(options, config), room, limit))
+    console = Console(highlight=False, soft_wrap=True)
+    for message in found:
+        if as_json:
+            print(json.dumps(message, ensure_ascii=False))
+        else:
+            clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(message["ts"]))
+            console.print(f"[dim]{message['offset']:6}  {clock}[/dim]", end="  ")
+            console.print(f"{message['user_id']}  {json.dumps(message['data'], ensure_ascii=False)}", markup=False)
+
+
+@app.command()
+@with_settings("broker", "broker_password_file", "prefix")
+def disconnect(
+    user: Annotated[str | None, typer.Argument(help="The user's id; digits are an integer.")] = None,
+    session: Annotated[str | None, typer.Option(metavar="KEY", help="Only this session.")] = None,
+    token_id: Annotated[str | None, typer.Option(metavar="JTI", help="Only who came with this token (jti).")] = None,
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **options: str | None,
+) -> None:
+    """Close connections on all nodes with 4004: those for which everything holds that is given. They may come back.
+
+    [bold]roomcast disconnect alice[/bold]
+    """
+    from server.operating import disconnect as send_away
+
+    asyncio.run(send_away(_for_console(options, config), user, session, token_id))
+    print(json.dumps({"sent": True}) if as_json else "sent to all nodes")

@@ -64,7 +64,7 @@ async def connected(settings: Settings, sink: Sink) -> AsyncIterator[Broker]:
 
 async def publish(settings: Settings, room: str, text: str) -> Position:
     """Append ``text`` (any JSON) to the room's log. Raises SettingsError for a bad room or text, and BrokerError."""
-    _check_room(room)
+    check_room(room)
     try:
         data = jsontext.encode(orjson.loads(text), text.encode())
     except ValueError as error:
@@ -77,7 +77,7 @@ async def publish(settings: Settings, room: str, text: str) -> Position:
 async def tail(settings: Settings, room: str, since: int | None, count: int | None, show: Show) -> None:
     """Show the room's messages in order and without a hole, from offset ``since`` (None: from now) on, until ``count``
     are shown (None: for ever). A log that was lost, forked or trimmed goes on where it stands now."""
-    _check_room(room)
+    check_room(room)
     follower = _Follower(room, count, show)
     async with connected(settings, follower) as broker:
         await broker.subscribe(f"room:{room}")
@@ -152,7 +152,7 @@ async def presence(settings: Settings, room: str | None, watch: bool, tell: Tell
     """Tell who is in a room, or (None) anywhere; with ``watch`` go on with who comes and goes, for ever. What may have
     been missed is read again and told as differences."""
     if room is not None:
-        _check_room(room)
+        check_room(room)
     watcher = _Watcher(room)
     async with connected(settings, watcher) as broker:
         if watch:
@@ -207,7 +207,7 @@ async def nodes(settings: Settings) -> list[dict[str, object]]:
         return sorted(await broker.nodes(), key=lambda node: str(node["node"]))
 
 
-def _check_room(room: str) -> None:
+def check_room(room: str) -> None:
     if not protocol.room_is_valid(room):
         raise SettingsError(
             f"{room!r} is no room name: 1 to 128 characters of A-Z a-z 0-9 _ . : @ / -, not beginning __"
