@@ -8,7 +8,7 @@ _NAMES = "(?:access_|refresh_)?token|session|secret|password"
 _CREDENTIALS = [
     (re.compile(rf"(?i)\b({_NAMES})=[^&\s\"',;)]+"), r"\1=***"),  # query strings
     (re.compile(rf"(?i)([\"'](?:{_NAMES})\\?[\"']\s*:\s*b?\\?[\"'])[^\"'\\]*"), r"\1***"),  # JSON, Python dicts
-    (re.compile(r"(?i)\b(authorization[\"']?\s*[:=,]\s*b?[\"']?(?:\w+\s+)?)[^\s\"',]+"), r"\1***"),
+    (re.compile(r"(?i)\b((?:authorization|x-api-key)[\"']?\s*[:=,]\s*b?[\"']?(?:\w+\s+)?)[^\s\"',]+"), r"\1***"),
     (re.compile(r"(?i)\b(bearer\s+)[^\s\"',]{8,}"), r"\1***"),
     (re.compile(r"(roomcast\.token\.)[^\s\"',]+"), r"\1***"),
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), "***"),  # any JWT, wherever it stands

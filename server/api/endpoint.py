@@ -123,12 +123,11 @@ class Api:
             )
 
     async def _given(self, request: Request, operation: Operation) -> Any:
+        given = await _body_of(request) if operation.has_body else _query_of(request)
         try:
-            if operation.has_body:
-                return operation.takes.model_validate(await _body_of(request))
-            return operation.takes.model_validate(_query_of(request))
+            return operation.takes.model_validate(given)
         except ValidationError as error:
-            raise of_validation(error) from None
+            raise of_validation(error, given) from None
 
 
 NOT_KEPT: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}

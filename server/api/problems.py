@@ -26,6 +26,8 @@ KINDS: Final[Mapping[str, tuple[int, str]]] = {
     "outcome_unknown": (504, "The broker did not answer in time"),
 }
 """Code -> status and title."""
+MAX_ERRORS: Final = 20
+"""Told of one request."""
 
 
 class Problem(Exception):
@@ -69,20 +71,28 @@ def of_broker(error: BrokerError) -> Problem:
     return Problem("unavailable", f"nothing was done: {error}", headers={"Retry-After": "1"})
 
 
-def of_validation(error: ValidationError) -> Problem:
-    """All that is wrong with a body or a query, each with a JSON pointer. Values given are not repeated."""
+def of_validation(error: ValidationError, given: object) -> Problem:
+    """What is wrong with a body or a query, each with a JSON pointer into it."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
     errors = [
-        {
-            "pointer": "#" + "".join(f"/{_escaped(part)}" for part in each["loc"]),
-            "detail": each["msg"].removeprefix("Value error, "),
-        }
-        for each in error.errors(include_url=False, include_input=False, include_context=False)
+        {"pointer": _pointer(each["loc"], given), "detail": each["msg"].removeprefix("Value error, ")}
+        for each in found[:MAX_ERRORS]
     ]
     first = errors[0]
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    where = first["pointer"].removeprefix("#/") or "the request"
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    where = first["pointer"].removeprefix("#/") if first["pointer"] != "#" else "the request"
     return Problem("bad_request", f"{where}: {first['detail']}{more}", errors=errors)
 
 
-def _escaped(part: int | str) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+def _pointer(path: Sequence[int | str], given: Any) -> str:
+    """Pydantic's path also names the variant of a union, which is nowhere in the request."""
+    parts = ["#"]
+    for number, part in enumerate(path, 1):
+        if isinstance(given, list) and isinstance(part, int) and part < len(given):
+            given = given[part]
+        elif isinstance(given, Mapping) and part in given:
+            given = given[part]
+        elif number < len(path):
+            continue
+        parts.append(str(part).replace("~", "~0").replace("/", "~1"))
+    return "/".join(parts)

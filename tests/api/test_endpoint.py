@@ -128,6 +128,30 @@ async def test_a_malformed_body_is_a_problem_that_says_where(body: bytes, pointe
         assert (await publish(node, b'{"room":"r","data":1}')).ok["offset"] == 1, "and the node goes on"
 
 
+@pytest.mark.parametrize(
+    ("commands", "pointer"),
+    [
+        ([], "#/commands"),
+        ([{"op": "send", "user_id": 1, "data": 1}] * 101, "#/commands"),
+        ([{"op": "send", "user_id": 1, "data": 1}, {"op": "publish", "room": "__r", "data": 1}], "#/commands/1/room"),
+        ([{"op": "publish", "data": 1}], "#/commands/0/room"),
+        ([{"op": "publish", "room": "r", "data": 1, "extra": 1}], "#/commands/0/extra"),
+        ([{"op": "nothing"}], "#/commands/0"),
+        ([1], "#/commands/0"),
+    ],
+)
+async def test_a_mistake_in_a_batch_is_pointed_at(commands: list[Any], pointer: str) -> None:
+    async with node_here("fast", api_keys=KEYS) as node:
+        answer = await api(node).post("/batch", commands=commands)
+        assert answer.problem == (400, "bad_request") and answer.body["errors"][0]["pointer"] == pointer
+
+
+async def test_of_many_mistakes_a_few_are_told() -> None:
+    async with node_here("fast", api_keys=KEYS) as node:
+        answer = await api(node).post("/publish", room="r", data=1, **{f"f{n}": n for n in range(5000)})
+        assert len(answer.body["errors"]) == 20 and "(and 4999 more)" in answer.body["detail"]
+
+
 @pytest.mark.parametrize("user", [1.5, True, None, "", "__x", "a b", 2**53 + 1, [1], {}])
 async def test_what_is_no_user_id_is_refused(user: Any) -> None:
     async with node_here("fast", api_keys=KEYS) as node:

@@ -21,6 +21,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
         "/ws?session={}",
         "Authorization: Bearer {}",
         "authorization=Basic {}",
+        "X-API-Key: {}",
+        "[(b'x-api-key', b'{}'), (b'host', b'x')]",
         "[(b'authorization', b'Bearer {}'), (b'host', b'x')]",
         "{{'authorization': 'Bearer {}'}}",
         '{{"op":"auth","token":"{}"}}',
