@@ -11,8 +11,9 @@ import pytest
 
 from broker.options import BrokerOptions
 from broker.redis.broker import RedisBroker
-from tests.api.calls import KEYS, Caller
+from tests.api.calls import KEYS, SECRETS, Caller
 from tests.support.chat import NodeHere, node_here
+from tests.support.node import NodeServer
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 
@@ -169,3 +170,14 @@ async def test_a_frozen_redis_leaves_the_outcome_open_and_a_retry_settles_it(pre
             await eventually(lambda: node.hub.ready, 15)
             assert (await api.post("/publish", {"Idempotency-Key": "k"}, room="r", data=2)).ok["offset"] == 2
             assert (await api.get("/history", room="r")).ok["top"] == 2
+
+
+@pytest.mark.system
+async def test_a_node_of_its_own_takes_keys_from_the_environment_and_tells_nobody() -> None:
+    with NodeServer(api_keys=KEYS, log_level="debug") as node:
+        api = Caller(node.port)
+        assert (await api.post("/publish", room="r", data=1)).ok["offset"] == 1
+        assert (await api.post("/disconnect", user_id=1)).status == 200
+        assert (await Caller(node.port, "wrong" * 8).get("/nodes")).problem == (401, "unauthorized")
+        assert not [name for name, secret in SECRETS.items() if secret in node.log]
+        assert "/disconnect by the key ops" in node.log
