@@ -109,27 +109,18 @@ class Prepared:
 class Batch:
     """What one tick brings for one group of connections, in order: joined once, written to each with one call."""
 
-    __slots__ = ("_frames", "_packed_frames", "parts")
+    __slots__ = ("_packed_frames", "frames", "parts")
 
     def __init__(self, parts: Sequence[Prepared]) -> None:
         self.parts = parts
-        self._frames: bytes | None = None
+        self.frames = parts[0].frame if len(parts) == 1 else b"".join([part.frame for part in parts])
+        """All text frames, one after the other. A plain attribute: it is read once per connection and tick."""
         self._packed_frames: bytes | None = None
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
         """One batch of several, in their order."""
         return cls([part for batch in batches for part in batch.parts])
-
-    @property
-    def frames(self) -> bytes:
-        """All text frames, one after the other."""
-        frames = self._frames
-        if frames is None:
-            parts = self.parts
-            frames = parts[0].frame if len(parts) == 1 else b"".join([part.frame for part in parts])
-            self._frames = frames
-        return frames
 
     @property
     def packed_frames(self) -> bytes:

@@ -77,9 +77,7 @@ class LocalHub(Listener):
         self.receipts = Receipts(broker, self.tasks)
         self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self.receipts, self._send_to_room)
         self.presence = Presence(broker, self.tasks, self._everybody, self.send)
-        self.rooms = Rooms(
-            broker, self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts
-        )
+        self.rooms = Rooms(self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts)
         self.requests = Requests(self)
         self._unwelcomed: set[Connection] = set()
         """Attached, their channels not confirmed yet: what already arrives there would come before the welcome."""

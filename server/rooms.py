@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from broker.base import MAX_OFFSET, Broker, Entry, History, Position
+from broker.base import MAX_OFFSET, Entry, History, Position
 from server import events, protocol
 from server.connection import Connection
 from server.feed import Feed, Room
@@ -43,7 +43,6 @@ class Answer(NamedTuple):
 class Rooms:
     def __init__(
         self,
-        broker: Broker,
         interest: Interest,
         feed: Feed,
         members: Registry[str, Connection],
@@ -52,7 +51,6 @@ class Rooms:
         settings: Settings,
         counts: Counts,
     ) -> None:
-        self._broker = broker
         self._interest = interest
         self._feed = feed
         self._members = members

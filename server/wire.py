@@ -107,7 +107,8 @@ class Wire(Connection, asyncio.Protocol):
     def send(self, batch: frames.Batch) -> None:
         if self._closing:
             return
-        if self.transport.get_write_buffer_size() > self.outbound_limit:
+        # Asking a transport for its buffer costs half as much as writing to it, and it says by itself when it fills.
+        if self.held & CONGESTED and self.transport.get_write_buffer_size() > self.outbound_limit:
             slow_close(self, len(batch.parts))
         else:
             self.transport.write(batch.packed_frames if self.packed else batch.frames)

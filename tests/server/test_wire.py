@@ -549,6 +549,7 @@ async def test_a_consumer_over_its_limit_gets_4008_and_is_aborted_in_time(short_
     ear = Ear(outbound_limit=1000)
     batch = Batch([Prepared(b"x" * 5000)])
     ear.sent.owed = 1000
+    ear.pause_writing()  # as a transport says when its buffer fills
     ear.send(batch)
     assert ear.sent.written == batch.frames and not ear.closed, "what one tick brings is always taken"
     ear.sent.owed = 1001
