@@ -18,8 +18,8 @@ logger = logging.getLogger("server.admission")
 Scope = MutableMapping[str, Any]
 
 Demand = Literal["user", "required", "optional", "lenient"]
-"""user: nobody without one. required: credentials or 4001. optional: none is fine, bad ones are not. lenient: what is not
-understood is ignored, because the application has its own (a raw endpoint's ``?token=`` need not be ours)."""
+"""user: nobody without one. required: credentials or 4001. optional: none is fine, bad ones are not. lenient: what is
+not understood is ignored, because the application has its own (a raw endpoint's ``?token=`` need not be ours)."""
 
 
 class ForeignOrigin(Exception):
