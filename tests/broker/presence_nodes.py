@@ -195,9 +195,7 @@ class Backend:
         wire = Wire(url or self.server.url, options)
         self.wires.append(wire)
         self._stack.push_async_callback(wire.close)
-        return RedisPresenceStore(
-            wire.run, self.keys, node_id=name, lease_s=options.lease_s, grace_s=options.grace_s
-        )
+        return RedisPresenceStore(wire.run, self.keys, node_id=name, lease_s=options.lease_s, grace_s=options.grace_s)
 
     async def _observe(self, server: RedisServer) -> None:
         side = await connect(
