@@ -89,8 +89,8 @@ BROKEN = {
     "a clock set back prolongs everything": ("redis.call('ZADD', key, latest, member)", ""),
     "versions have holes": ("'HINCRBY', scope.key, 'v', 1)", "'HINCRBY', scope.key, 'v', 2)"),
     "an epoch comes back": ("epoch = fresh\n", "epoch = 'always'\n"),
-    "nobody has joined again yet": ("or tonumber(ARGV[1])\nreturn reply", "or 0\nreturn reply"),
-    "not everybody has joined again yet": ("whole and math.max(0, whole - now)", "whole and 0"),
+    "nobody has joined again yet": ("unheard and lease_ms or math.max(0, whole", "math.max(0, (whole or now)"),
+    "not everybody has joined again yet": ("or math.max(0, whole - now)", "or 0"),
     "an empty room stays": ("if online == 0 and redis.call('HLEN', scope.key) == 2 then", "if false then"),
 }
 
