@@ -27,7 +27,7 @@ from starlette.routing import BaseRoute
 from starlette.types import Receive, Scope, Send
 
 from broker.base import Position
-from server import jsontext, protocol
+from server import protocol
 from server.app import Node, cors_origins, create_app
 from server.handlers.connection import WebSocket
 from server.handlers.lifecycle import GRACE_S
@@ -134,13 +134,11 @@ class Hub(Registrations):
     @from_threads_too
     async def broadcast_json(self, path: str, data: Any, exclude: WebSocket | None = None) -> None:
         """The same with JSON."""
-        checked = json.loads(jsontext.encode(data))
-        await self.local.cluster.broadcast_json(path, checked, exclude.connection if exclude is not None else None)
+        await self.local.cluster.broadcast_json(path, data, exclude.connection if exclude is not None else None)
 
     @from_threads_too
     async def publish(self, room: str, data: Any) -> Position:
         """Append a message to the room's log and send it to the members; ``user_id`` is null. Returns its position."""
-        jsontext.encode(data)
         return await self.local.cluster.publish(_room(room), data)
 
     @from_threads_too
@@ -163,7 +161,6 @@ class Hub(Registrations):
     @from_threads_too
     async def send_to_user(self, user_id: int | str, data: Any) -> None:
         """To every connection of a user on a protocol endpoint. At most once, never logged."""
-        jsontext.encode(data)
         await self.local.cluster.send_to_user(user_text(user_id), data)
 
     # Presence.

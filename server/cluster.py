@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from broker.base import BrokerError, Position, Signal
-from server import closing, events, protocol
+from server import closing, events, jsontext, protocol
 from server.census import Census
 from server.connection import Connection
 from server.frames import Prepared
@@ -47,13 +47,14 @@ class Cluster:
     # Said.
 
     async def publish(self, room: str, data: object) -> Position:
-        """Append a message of the application (``user_id`` null) to the room's log."""
-        tail = events.message_tail("null", time.time(), orjson.dumps(data))
+        """Append a message of the application (``user_id`` null) to the room's log. Here and below ValueError for data
+        that is not JSON as clients may send it."""
+        tail = events.message_tail("null", time.time(), jsontext.encode(data))
         return await self._hub.broker.append(room, encode_message(tail), history=self._hub.rooms.history(room))
 
     async def broadcast_json(self, path: str, data: object, exclude: Connection | None = None) -> None:
         """To every connection on the path, on all nodes. At most once, never logged."""
-        await self._say(f"path:{path}", BroadcastSignal(None, orjson.dumps(data), "json", self._hub.origin(exclude)))
+        await self._say(f"path:{path}", BroadcastSignal(None, jsontext.encode(data), "json", self._hub.origin(exclude)))
 
     async def broadcast(self, path: str, text: str, exclude: Connection | None = None) -> None:
         """The same with a text, which handler paths get as it stands."""
@@ -61,7 +62,7 @@ class Cluster:
 
     async def send_to_user(self, user: str, data: object) -> None:
         """To every connection of the user (JSON text: ``42`` or ``"42"``). At most once, never logged."""
-        await self._say(f"user:{user}", DirectSignal(orjson.dumps(data)))
+        await self._say(f"user:{user}", DirectSignal(jsontext.encode(data)))
 
     async def disconnect(
         self, user: str | None = None, *, session: str | None = None, token_id: str | None = None
