@@ -5,6 +5,7 @@ Ctrl-C reaches both; the child drains, the parent waits for it.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+PR_SET_PDEATHSIG: Final = 1
 LOOK_S: Final = 0.3
 STOP_S: Final = 5.0
 CHILD: Final = "_ROOMCAST_RELOADED"
@@ -39,13 +41,20 @@ def keep_fresh() -> int:
     signal.signal(signal.SIGTERM, stop)
     while True:
         seen = snapshot(Path.cwd())
-        child = subprocess.Popen(command, env={**os.environ, CHILD: "1"})
+        child = subprocess.Popen(command, env={**os.environ, CHILD: "1"}, preexec_fn=_end_with_parent)
         while not stopping and snapshot(Path.cwd()) == seen:
             time.sleep(LOOK_S)
         code = _end(child)
         if stopping:
             return code
         print("roomcast: a file has changed, starting again", file=sys.stderr)
+
+
+def _end_with_parent() -> None:
+    """In the child: a SIGTERM when the parent is gone, however it went (Linux, prctl(2)); no node is left behind."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(child: subprocess.Popen[bytes]) -> int:
