@@ -130,11 +130,6 @@ class Batch:
             frames = self._packed_frames = b"".join([part.packed_frame for part in self.parts])
         return frames
 
-    @property
-    def size(self) -> int:
-        """Bytes of JSON text in all parts, without the frames' headers."""
-        return sum([len(part.payload) for part in self.parts])
-
 
 def to_packed(payload: bytes) -> bytes:
     """An event's JSON text as msgpack. Integers stay integers, floats are 64 bits wide."""
