@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from tests.support.nginx import CONFIGURATION, PATH, NginxServer
+from tests.support.nginx import CONFIGURATION, PATH, VERBATIM, NginxServer
 from tests.support.node import lasting_port
 from tests.support.waiting import eventually
 
@@ -66,7 +66,7 @@ async def nginx(*nodes: StandIn) -> AsyncIterator[NginxServer]:
 
 @pytest.mark.parametrize("upstream", ["upstream-compose.conf", "upstream-static.conf"])
 def test_both_forms_of_the_upstream_are_accepted_as_they_are(tmp_path: Path, upstream: str) -> None:
-    for name in ("nginx.conf", "roomcast.conf", "listen.conf"):
+    for name in (*VERBATIM, "listen.conf"):
         shutil.copy(CONFIGURATION / name, tmp_path / name)
     shutil.copy(CONFIGURATION / upstream, tmp_path / "upstream.conf")
     result = subprocess.run(

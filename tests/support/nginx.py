@@ -13,7 +13,7 @@ from tests.support.node import lasting_port
 from tests.support.waiting import eventually_sync
 
 CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "nginx"
-VERBATIM = ("nginx.conf", "roomcast.conf")
+VERBATIM = ("nginx.conf", "roomcast.conf", "proxy.conf", "limits.conf")
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"  # where Debian keeps it
 
 
