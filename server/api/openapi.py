@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, Field
@@ -20,6 +20,15 @@ _RETRY_HEADER: Final[dict[str, Any]] = {
     "required": False,
     "description": "The same one in the same room within two minutes, on any node, is one message with one position.",
     "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+}
+_RETRY_AFTER: Final[dict[str, Any]] = {
+    "Retry-After": {"description": "Seconds to wait.", "required": True, "schema": {"type": "integer", "minimum": 1}}
+}
+_HEADERS: Final[Mapping[str, dict[str, Any]]] = {
+    "unauthorized": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    "method_not_allowed": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "rate_limited": _RETRY_AFTER,
+    "unavailable": _RETRY_AFTER,
 }
 
 
@@ -67,7 +76,7 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
-            "responses": {code: _problem(status, title) for code, (status, title) in KINDS.items()},
+            "responses": {code: _problem(code) for code in KINDS},
         },
     }
 
@@ -113,8 +122,12 @@ def _problems(operation: Operation) -> dict[str, dict[str, str]]:
     return {str(KINDS[code][0]): {"$ref": f"#/components/responses/{code}"} for code in codes}
 
 
-def _problem(status: int, title: str) -> dict[str, Any]:
-    return {"description": title, "content": {"application/problem+json": {"schema": _reference("ProblemDetails")}}}
+def _problem(code: str) -> dict[str, Any]:
+    described = {
+        "description": KINDS[code][1],
+        "content": {"application/problem+json": {"schema": _reference("ProblemDetails")}},
+    }
+    return {**described, "headers": _HEADERS[code]} if code in _HEADERS else described
 
 
 def _json(model: str) -> dict[str, Any]:

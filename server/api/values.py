@@ -93,7 +93,14 @@ Path = Annotated[
     AfterValidator(_path),
     WithJsonSchema({"type": "string", "pattern": "^/", "maxLength": MAX_PATH_CHARS, "examples": ["/ws"]}),
 ]
-Data = Annotated[Any, Field(description="Any JSON, at most 32 levels deep.", examples=[{"text": "hi"}])]
+Data = Annotated[
+    Any,
+    Field(
+        description=f"Any JSON, at most {jsontext.MAX_DEPTH} levels deep, with integers of at most 64 bits.",
+        examples=[{"text": "hi"}],
+    ),
+]
+"""What its description says and a schema cannot say, :func:`checked` and the reading of the body look at."""
 RetryKey = Annotated[
     str,
     Field(
