@@ -25,7 +25,8 @@ def broker_from_url(url: str, *, node_id: str, options: BrokerOptions | None = N
     options = options or BrokerOptions()
     scheme = urlsplit(url).scheme
     if scheme == "memory":
-        from broker.memory import MemoryBroker, MemoryBus
+        from broker.memory import MemoryBroker
+        from broker.memory_bus import MemoryBus
 
         name = urlsplit(url).netloc
         return MemoryBroker(node_id=node_id, bus=MemoryBus.named(name) if name else None, options=options)

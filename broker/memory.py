@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
-from collections.abc import Callable, Sequence
-from weakref import WeakValueDictionary
+from collections.abc import Sequence
 
 from broker.base import (
     MAX_OFFSET,
@@ -25,8 +23,8 @@ from broker.base import (
     Status,
     Unavailable,
 )
-from broker.memory_log import Logs
-from broker.memory_presence import MemoryPresenceStore, PresenceTable
+from broker.memory_bus import MemoryBus
+from broker.memory_presence import MemoryPresenceStore
 from broker.options import BrokerOptions
 from broker.reporter import PresenceReporter
 from broker.stats import BrokerStats
@@ -34,57 +32,6 @@ from broker.supervise import supervise
 
 TICK_BYTES = 128 * 1024
 """At most about so much is delivered in one tick, as from a socket."""
-
-_buses: WeakValueDictionary[str, MemoryBus] = WeakValueDictionary()
-
-
-class MemoryBus:
-    """What Redis is to the other broker: channels, logs, presence and the descriptions of the nodes."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.logs = Logs()
-        self.presence = PresenceTable(clock, self.publish)
-        self.nodes: dict[str, tuple[dict[str, object], float]] = {}
-        self._subscribers: dict[str, dict[MemoryBroker, None]] = {}
-
-    @classmethod
-    def named(cls, name: str) -> MemoryBus:
-        """The bus of that name in this process; it lives as long as a broker uses it."""
-        bus = _buses.get(name)
-        if bus is None:
-            bus = _buses[name] = cls()
-        return bus
-
-    def subscribers(self, channel: str) -> int:
-        return len(self._subscribers.get(channel, ()))
-
-    def subscribe(self, broker: MemoryBroker, channel: str) -> None:
-        self._subscribers.setdefault(channel, {})[broker] = None
-
-    def unsubscribe(self, broker: MemoryBroker, channel: str) -> None:
-        subscribers = self._subscribers.get(channel)
-        if subscribers is not None:
-            subscribers.pop(broker, None)
-            if not subscribers:
-                del self._subscribers[channel]
-
-    def publish(self, channel: str, item: Item) -> None:
-        """Queue for all subscribers; each gets it in a later tick."""
-        for broker in self._subscribers.get(channel, ()):
-            broker.receive(channel, item)
-
-    def kill(self, broker: MemoryBroker) -> None:
-        """``kill -9`` of a node: it says no goodbye; what it had not delivered yet is lost with it."""
-        broker.disappear()
-
-    def interrupt(self, broker: MemoryBroker, reason: str) -> None:
-        """Cut one node off: what is published meanwhile it misses, what it asks fails. Ends with ``restore``."""
-        broker.interrupt(reason)
-
-    def restore(self, broker: MemoryBroker) -> None:
-        broker.restore()
-
 
 class MemoryBroker:
     """One node on a :class:`MemoryBus`. See :class:`broker.base.Broker` for the promises."""
@@ -104,6 +51,7 @@ class MemoryBroker:
             self.bus.presence, self._check, lease_s=self.options.lease_s, grace_s=self.options.grace_s
         )
         self.presence = PresenceReporter(store, node_id=node_id, options=self.options, rejoined=self._doubt_everything)
+        self.stats.presence_waits.append(self.presence.waiting_s)
         self._task: asyncio.Task[None] | None = None
 
     # Life

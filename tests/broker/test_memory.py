@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from broker.base import Dedup, History, Position, Unavailable
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from broker.memory_log import META_TTL_S, Log, Logs
 from broker.options import BrokerOptions
 from tests.support.brokers import running

@@ -13,7 +13,8 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from websockets.asyncio.client import connect
 
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from server import plainlane, wire
 from server.app import Node, create_app
 from server.connection import Connection

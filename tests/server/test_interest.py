@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from broker.base import Unavailable
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from server.interest import Interest
 from server.tasks import Tasks
 from tests.support.sinks import RecordingSink

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from broker.options import BrokerOptions
 from broker.redis.broker import RedisBroker
 from tests.support.redis_server import RedisServer

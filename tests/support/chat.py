@@ -14,7 +14,8 @@ import msgpack
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from server.app import Node, create_app
 from server.auth import Authenticate
 from server.serve import uvicorn_config

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from broker.base import Broker
-from broker.memory import MemoryBroker, MemoryBus
+from broker.memory import MemoryBroker
+from broker.memory_bus import MemoryBus
 from broker.options import BrokerOptions
 from server.hub import LocalHub
 from server.metrics import Metrics
