@@ -11,12 +11,14 @@ import asyncio
 import logging
 import random
 import secrets
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from broker.base import BrokerError, OutcomeUnknown, Roster, Unavailable
 from broker.options import BrokerOptions
 from broker.presence import Entity, PresenceStore, Share
+from broker.waiting import Waiting
 
 logger = logging.getLogger("broker.presence")
 
@@ -41,6 +43,7 @@ class PresenceReporter:
         self._visitor = options.visitor
         self._rejoined = rejoined
         self._share = Share()
+        self._waiting = Waiting()
         self._joining = asyncio.Lock()
         self._joined_before = False
         self._flusher: asyncio.Task[None] | None = None
@@ -52,7 +55,10 @@ class PresenceReporter:
 
     def set_count(self, user: str, room: str | None, connections: int) -> None:
         if self._share.set_count(Entity(room, user), connections):
+            self._waiting.stated(time.monotonic())
             self._flush_soon()
+        elif self._share.incarnation is None:
+            self._waiting.stated(time.monotonic())  # said when this node has joined
 
     async def roster(self, room: str | None) -> Roster:
         return await _read(self._store.roster(room))
@@ -61,6 +67,10 @@ class PresenceReporter:
         return await _read(self._store.online(user))
 
     # For the broker
+
+    def waiting_s(self) -> float:
+        """For how long the oldest count that was stated has not been confirmed; 0 when all are."""
+        return self._waiting.for_s(time.monotonic())
 
     async def heartbeat(self, nonce: bytes) -> None:
         """Renew the lease and publish the probe; if refused, join again. May be cancelled. Raises
@@ -72,6 +82,7 @@ class PresenceReporter:
         beat = await self._store.heartbeat(incarnation, self._share.acked, nonce)
         if beat.status != "OK":
             self._share.refused(incarnation, beat.status)
+            self._waiting.refused(time.monotonic())
             if not self._visitor:
                 await self._join(beat.status)
         else:
@@ -110,6 +121,8 @@ class PresenceReporter:
             incarnation = f"{self._node_id}:{secrets.token_hex(8)}"
             await self._store.register(incarnation)
             self._share.begin(incarnation)
+            if not self._share.waiting:
+                self._waiting = Waiting()
         if self._joined_before:
             logger.warning("presence of this node was refused (%s): joined again, saying everything again", why)
             self._rejoined()
@@ -127,16 +140,20 @@ class PresenceReporter:
         try:
             while share.waiting:
                 while (batch := share.next_batch()) is not None:
+                    self._waiting.taken(everything=not share.waiting)
                     try:
                         applied = await self._store.apply(batch)
                     except BrokerError:
                         share.unknown(batch)
+                        self._waiting.returned()
                         raise
                     if applied.status == "OK":
                         share.confirmed(batch)
+                        self._waiting.confirmed()
                         self._sweep_after(applied.due_s)
                     else:
                         share.refused(batch.incarnation, applied.status)
+                        self._waiting.refused(time.monotonic())
                         await self._join(applied.status)
                 for incarnation in share.former:
                     await self._store.fence(incarnation)

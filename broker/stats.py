@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 def ignore_latency(_seconds: float) -> None:
     """The default observer: nobody looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerHealth:
+    """One Redis server, as it described itself a moment ago."""
+
+    used_memory_bytes: int
+    maxmemory_bytes: int
+    """0: no limit but the machine's."""
+    clients: int
+    commands_per_s: float
+    persistence_ok: bool
+    """The last writes to its disk, if it writes any, went well."""
 
 
 @dataclass(slots=True)
@@ -48,5 +61,9 @@ class BrokerStats:
     """The way of the last probe through Redis and back."""
     probe_confirmed_at_s: float = 0.0
     """``time.monotonic()`` when the last probe came back; 0 before the first."""
+    presence_waits: list[Callable[[], float]] = field(default_factory=list)
+    """Each gives the seconds for which the oldest presence count of its part has not been confirmed; 0: all are."""
+    servers: dict[str, ServerHealth] = field(default_factory=dict)
+    """Address without credentials -> its health."""
     observe_publish: Callable[[float], None] = ignore_latency
     """Called with the seconds from the call of append or publish to its answer."""

@@ -66,6 +66,7 @@ class RedisBroker:
         self.presence = PresenceReporter(
             store, node_id=node_id, options=options, rejoined=self._subscriber.doubt_everything
         )
+        self.stats.presence_waits.append(self.presence.waiting_s)
         self._link = Link(
             parse_address(url),
             f"{options.prefix}:{node_id}",

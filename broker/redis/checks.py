@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from broker.stats import ServerHealth
+
 OLDEST = (7, 0)
 MEMORY_ALARM = 0.8
+
+
+SECTIONS = ("server", "memory", "persistence", "replication", "clients", "stats")
+"""Of INFO: what this file reads."""
 
 
 class Findings(NamedTuple):
@@ -26,7 +32,7 @@ def parse_info(text: bytes) -> dict[str, str]:
 
 
 def examine(info: dict[str, str]) -> Findings:
-    """Judge a server by the sections server, memory, persistence and replication of its INFO."""
+    """Judge a server by the ``SECTIONS`` of its INFO."""
     version = info.get("redis_version", "0")
     if _version(version) < OLDEST:
         return Findings(f"is Redis {version}; 7.0 is the oldest that works, upgrade it", [])
@@ -49,9 +55,24 @@ def examine(info: dict[str, str]) -> Findings:
         warnings.append(f"uses {used / maxmemory:.0%} of its maxmemory: raise it or shorten the history")
     if info.get("aof_enabled") != "1":
         warnings.append("has no append-only file: when it crashes, rooms lose their latest messages and are reset")
-    if info.get("rdb_last_bgsave_status", "ok") != "ok" or info.get("aof_last_write_status", "ok") != "ok":
+    if not _persists(info):
         warnings.append("failed to write to its disk: look into its log")
     return Findings("", warnings)
+
+
+def health(info: dict[str, str]) -> ServerHealth:
+    """The same sections as numbers."""
+    return ServerHealth(
+        used_memory_bytes=int(info.get("used_memory", 0)),
+        maxmemory_bytes=int(info.get("maxmemory", 0)),
+        clients=int(info.get("connected_clients", 0)),
+        commands_per_s=float(info.get("instantaneous_ops_per_sec", 0)),
+        persistence_ok=_persists(info),
+    )
+
+
+def _persists(info: dict[str, str]) -> bool:
+    return info.get("rdb_last_bgsave_status", "ok") == "ok" and info.get("aof_last_write_status", "ok") == "ok"
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ connections are built again: a deaf, frozen or half-open server is noticed withi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
@@ -18,7 +19,7 @@ from pathlib import Path
 from broker.base import OutcomeUnknown, Sink, Unavailable
 from broker.options import BrokerOptions
 from broker.redis.address import Address
-from broker.redis.checks import examine, parse_info
+from broker.redis.checks import SECTIONS, examine, health, parse_info
 from broker.redis.commands import Commands
 from broker.redis.connection import Connection, connect
 from broker.redis.errors import ConnectionLost
@@ -30,6 +31,7 @@ from broker.stats import BrokerStats
 logger = logging.getLogger("broker.redis")
 
 MISSES = 2
+LOOK_EVERY_S = 10.0
 
 
 class Link:
@@ -155,9 +157,7 @@ class Link:
     async def _examine(self, side: Connection) -> None:
         """Raise :class:`Unavailable` for a server that cannot be used, warn once of what should be changed."""
         timeout_s = self._options.connect_timeout_s
-        info = parse_info(
-            await side.call("INFO", "server", "memory", "persistence", "replication", timeout_s=timeout_s)
-        )
+        info = parse_info(await side.call("INFO", *SECTIONS, timeout_s=timeout_s))
         refusal, warnings = examine(info)
         if refusal:
             self.drop(refusal)
@@ -170,6 +170,7 @@ class Link:
                 logger.warning("Redis at %s %s", self._address, warning)
         for script in self._scripts:
             await side.call("SCRIPT", "LOAD", script.source, timeout_s=timeout_s)
+        self._stats.servers[str(self._address)] = health(info)
 
     # Watching
 
@@ -177,6 +178,7 @@ class Link:
         """Probe in time; return why it is over."""
         loop = asyncio.get_running_loop()
         next_s = loop.time()
+        looked_s = next_s
         misses = 0
         while True:
             # never later than promised, and not all nodes together
@@ -185,6 +187,9 @@ class Link:
             if not self._broken.done() and await self._probe():
                 misses = 0
                 self._backoff_s = self._options.backoff_min_s
+                if loop.time() - looked_s >= LOOK_EVERY_S:
+                    looked_s = loop.time()
+                    await self._look()
                 continue
             if self._broken.done():
                 return self._broken.result()
@@ -192,6 +197,15 @@ class Link:
             if misses == MISSES:
                 self.drop(f"the probe did not come back {misses} times")
                 return f"Redis at {self._address} is deaf or frozen: the probe did not come back {misses} times"
+
+    async def _look(self) -> None:
+        """How the server is, for operators. Whether it answers at all is the probe's business."""
+        side = self._command_side
+        if side is not None:
+            with contextlib.suppress(Unavailable, OutcomeUnknown):
+                info = await side.call("INFO", *SECTIONS, timeout_s=self._options.heartbeat_s / 2)
+                if side is self._command_side:
+                    self._stats.servers[str(self._address)] = health(parse_info(info))
 
     async def _probe(self) -> bool:
         """Whether a nonce came back in time. A write refused for other reasons than demotion (out of memory) is no
@@ -216,6 +230,7 @@ class Link:
     def _lost(self, side: Connection, why: str) -> None:
         if side is self._command_side:
             self._command_side = None
+            self._stats.servers.pop(str(self._address), None)
             self._commands.detach(why)
             self._publisher.detach(why)
         elif side is self._subscriber_side:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.redis.checks import examine, parse_info
+from broker.redis.checks import examine, health, parse_info
+from broker.stats import ServerHealth
 
 GOOD = {
     "redis_version": "7.0.15",
@@ -59,3 +60,10 @@ def test_refused_servers(change: dict[str, str], refusal: str) -> None:
 def test_warnings(change: dict[str, str], warning: str) -> None:
     refusal, warnings = examine(GOOD | change)
     assert refusal == "" and len(warnings) == 1 and warning in warnings[0]
+
+
+def test_health_is_the_same_as_numbers() -> None:
+    info = GOOD | {"connected_clients": "7", "instantaneous_ops_per_sec": "1200"}
+    assert health(info) == ServerHealth(100, 1000, 7, 1200.0, True)
+    assert not health(GOOD | {"aof_last_write_status": "err"}).persistence_ok
+    assert health({}) == ServerHealth(0, 0, 0, 0.0, True)  # a section that the server does not know is no error
