@@ -238,7 +238,7 @@ export class Conversation {
       const { scrollHeight, scrollTop } = this.element;
       messages.reverse().forEach((message) => this.#add(message, false));
       this.element.scrollTop = scrollTop + this.element.scrollHeight - scrollHeight;
-      this.#exhausted = !messages.length;
+      this.#exhausted = !messages.length || this.items[0].offset === 1;
     } catch {
       // left, or offline for long: scrolling up asks again
     }
