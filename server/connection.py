@@ -1,22 +1,24 @@
 """One accepted WebSocket, as the hub sees it. Two lanes implement it: server/fastlane.py and server/plainlane.py.
 
-Everything here is synchronous: a hub that fans out never waits for anybody. A connection whose outbound buffer is over
-its byte limit *before* a write is closed with 4008 (a freeze of some seconds must not cut healthy readers, so what one
-tick brings is always taken), and a connection that owes more than ``CONGESTED_BYTES`` gets no further request read.
+Everything here is synchronous: a hub that fans out never waits for anybody. A connection that owes more than
+``CONGESTED_BYTES`` is congested: no further request of it is read, and what is no message gives way (server/slow.py).
+One whose outbound buffer is over its byte limit *before* a write is closed with 4008 (a freeze of some seconds must not
+cut healthy readers, so what one tick brings is always taken).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from server import closing, frames
+from server import frames
 from server.identity import ANONYMOUS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
+    from server.backlog import Backlog
     from server.limits import Budget
 
 CONGESTED_BYTES = 64 * 1024
@@ -32,6 +34,7 @@ class Connection:
     lane: ClassVar[str] = "fast"
     __slots__ = (
         "acks",
+        "backlog",
         "bad_requests",
         "budget",
         "handler",
@@ -73,6 +76,8 @@ class Connection:
         """What it may still ask; made with its first request."""
         self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
         """Acks not yet sent, oldest first; None when there are none."""
+        self.backlog: Backlog | None = None
+        """What gave way while the peer reads too slowly; None when nothing did."""
         self.bad_requests: deque[float] | None = None
         """When the latest bad requests came; None when there were none."""
 
@@ -137,13 +142,15 @@ class Listener:
         """It is over. Called exactly once for an attached connection; ``code`` as in RFC 6455 §7.1.5."""
         raise NotImplementedError
 
-    def dropped(self, connection: Connection, messages: int) -> None:
-        """So many were not sent, because the peer reads too slowly; the close follows."""
+    def dropped(self, connection: Connection, kind: str, events: int) -> None:
+        """So many events of this kind (``message``, ``presence``, ``receipt``, ``typing``) are not sent, because the
+        peer reads too slowly. After messages the close follows; of the others a later one is sent in their place."""
         raise NotImplementedError
 
+    def cut(self, connection: Connection, why: Literal["limit", "stall"]) -> None:
+        """It ends because the peer reads too slowly: it owes more than the limit, or has owed too much for too long."""
+        raise NotImplementedError
 
-def slow_close(connection: Connection, messages: int) -> None:
-    """``messages`` more would be over the limit of what a peer may owe."""
-    if connection.listener is not None:
-        connection.listener.dropped(connection, messages)
-    connection.close(closing.SLOW, "too slow a reader: reconnect and resume")
+    def caught_up(self, connection: Connection, rooms: Collection[str | None]) -> None:
+        """The peer reads again. Of these rooms (None: everywhere) it must be told who is there."""
+        raise NotImplementedError

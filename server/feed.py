@@ -15,7 +15,7 @@ import orjson
 from broker.base import Broker, Entry, History, Item, Position, Signal, Unavailable
 from server import events
 from server.connection import Connection
-from server.frames import Prepared
+from server.frames import Ephemeral, Prepared, Topic
 from server.metrics import Counts
 from server.outbox import Outbox
 from server.payload import ReceiptSignal, TypingSignal, author_of, decode_message, decode_signal
@@ -146,12 +146,13 @@ class Feed:
         if isinstance(signal, TypingSignal):
             self.typing.heard(room.name, signal, outbox)
         elif isinstance(signal, ReceiptSignal):
-            if isinstance(signal.message_id, int) and self.has_reached(room.name, signal.message_id):
-                self._receipts.heard(room.name, signal.user, signal.status, signal.message_id)
+            is_mark = isinstance(signal.message_id, int) and self.has_reached(room.name, signal.message_id)
+            if is_mark:
+                self._receipts.heard(room.name, signal.user, signal.status, int(signal.message_id))
             sender = signal.origin
             mine = sender.node == self._broker.node_id
             but = [c for c in self._members.members(room.name) if c.id == sender.connection] if mine else ()
-            outbox.add(Prepared(events.receipt(room.name, signal.message_id, signal.user, signal.status)), but)
+            outbox.add(_receipt(room.name, signal, is_mark), but)
 
     def as_sent(self, room: Room, entry: Entry, session: str) -> orjson.Fragment:
         """One message as this session gets it: whole, or only its position if the session asked not to get it back."""
@@ -251,3 +252,10 @@ class Feed:
         for room in rooms:
             room.syncing = False
             room.fail("the room's log cannot be read now: try again after `restored`")
+
+
+def _receipt(room: str, signal: ReceiptSignal, is_mark: bool) -> Ephemeral:
+    """Marks only rise, so a later one says all; what is relayed only says each its own."""
+    about = f"{signal.status} {signal.user}" if is_mark else f"{signal.status} {signal.user} {signal.message_id}"
+    event = events.receipt(room, signal.message_id, signal.user, signal.status)
+    return Ephemeral(event, Topic("receipt", room, about))

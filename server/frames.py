@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgpack
 import orjson
@@ -106,16 +106,37 @@ class Prepared:
         return frame
 
 
+class Topic(NamedTuple):
+    """What an event is about, where the latest event says it all."""
+
+    kind: Literal["presence", "receipt", "typing"]
+    room: str | None
+    """None is everywhere."""
+    about: str
+    """Who, and with which status; empty for a list of all."""
+
+
+class Ephemeral(Prepared):
+    """An event of which only the latest on its topic counts: it gives way when a reader is slow."""
+
+    __slots__ = ("topic",)
+
+    def __init__(self, payload: bytes, topic: Topic) -> None:
+        super().__init__(payload)
+        self.topic = topic
+
+
 class Batch:
     """What one tick brings for one group of connections, in order: joined once, written to each with one call."""
 
-    __slots__ = ("_packed_frames", "frames", "parts")
+    __slots__ = ("_apart", "_packed_frames", "frames", "parts")
 
     def __init__(self, parts: Sequence[Prepared]) -> None:
         self.parts = parts
         self.frames = parts[0].frame if len(parts) == 1 else b"".join([part.frame for part in parts])
         """All text frames, one after the other. A plain attribute: it is read once per connection and tick."""
         self._packed_frames: bytes | None = None
+        self._apart: tuple[Batch | None, list[Ephemeral]] | None = None
 
     @classmethod
     def joined(cls, batches: Sequence[Batch]) -> Batch:
@@ -129,6 +150,17 @@ class Batch:
         if frames is None:
             frames = self._packed_frames = b"".join([part.packed_frame for part in self.parts])
         return frames
+
+    def apart(self) -> tuple[Batch | None, list[Ephemeral]]:
+        """What must be sent, and what may give way. Made once for all slow readers."""
+        if self._apart is None:
+            giving = [part for part in self.parts if isinstance(part, Ephemeral)]
+            if giving:
+                staying = [part for part in self.parts if not isinstance(part, Ephemeral)]
+                self._apart = (Batch(staying) if staying else None), giving
+            else:
+                self._apart = self, giving
+        return self._apart
 
 
 def to_packed(payload: bytes) -> bytes:

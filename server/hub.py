@@ -18,7 +18,7 @@ from collections.abc import Set as AbstractSet
 from broker.base import Broker, Change, Delivery, Item, Signal, Unavailable
 from server import events
 from server.cluster import Cluster
-from server.connection import BUSY, Connection, Listener
+from server.connection import BUSY, CONGESTED, Connection, Listener
 from server.expiry import Expiry
 from server.feed import Feed
 from server.frames import Batch, Prepared
@@ -52,6 +52,7 @@ class LocalHub(Listener):
         self.metrics = metrics
         metrics.watch_broker(broker.stats, lambda: broker.ready)
         metrics.watch("roomcast_outbound_pending_bytes", "Accepted for clients, not yet taken.", self._outbound_bytes)
+        metrics.watch("roomcast_slow_connections", "Clients that owe over 64 KiB of reading.", self._slow_connections)
         self.counts = metrics.counts
         self.tasks = Tasks(self._crashed)
         self.failure: str | None = None
@@ -196,8 +197,17 @@ class LocalHub(Listener):
         if self.gate is not None:
             self.gate.left(connection, room)
 
-    def dropped(self, connection: Connection, messages: int) -> None:
-        self.counts.dropped("slow_reader", messages)
+    def dropped(self, connection: Connection, kind: str, events: int) -> None:
+        self.counts.dropped("slow_reader", events, kind)
+
+    def cut(self, connection: Connection, why: str) -> None:
+        self.counts.slow_closes[why] += 1
+
+    def caught_up(self, connection: Connection, rooms: Collection[str | None]) -> None:
+        for room in rooms:
+            told = self.presence.told(room, connection)
+            if told is not None:
+                connection.send_event(told)
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         self.counts.messages_in += 1
@@ -336,6 +346,9 @@ class LocalHub(Listener):
 
     def _outbound_bytes(self) -> float:
         return float(sum(connection.outbound_bytes() for connection in self.everyone()))
+
+    def _slow_connections(self) -> float:
+        return float(sum(connection.held & CONGESTED != 0 for connection in self.everyone()))
 
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])

@@ -67,8 +67,10 @@ class Counts:
         """Requests answered with an error."""
         self.foreign = 0
         """Signals that no node of ours can have written, dropped."""
-        self.drops: Counter[str] = Counter()
-        """What was not sent to a client that should have got it, by reason."""
+        self.drops: Counter[tuple[str, str]] = Counter()
+        """What was not sent to a client that should have got it, by reason and kind of event."""
+        self.slow_closes: Counter[str] = Counter()
+        """Connections that ended because their client reads too slowly, by what it did: ``limit`` or ``stall``."""
         self.closes: Counter[int] = Counter()
         """Connections that ended, by close code."""
 
@@ -76,9 +78,9 @@ class Counts:
         """One connection ended. A peer may send any code: those that no table knows are one."""
         self.closes[code if code <= 1015 or 4000 <= code <= 4099 else 0] += 1
 
-    def dropped(self, reason: str, messages: int = 1) -> None:
-        """``reason`` is one of a few fixed words, never text from outside."""
-        self.drops[reason] += messages
+    def dropped(self, reason: str, events: int = 1, kind: str = "message") -> None:
+        """``reason`` and ``kind`` are of a few fixed words, never text from outside."""
+        self.drops[reason, kind] += events
 
 
 class Timing:
@@ -163,10 +165,16 @@ class Metrics:
             ("foreign_signals", "Signals no node of ours can have written, dropped.", counts.foreign),
         ):
             yield CounterMetricFamily(f"roomcast_{name}", text, value)
-        drops = CounterMetricFamily("roomcast_drops", "Messages not sent to a client, by reason.", labels=["reason"])
-        for reason, dropped in counts.drops.items():
-            drops.add_metric([reason], dropped)
+        text = "Events not sent to a client, by reason and kind; of all but messages a later one took their place."
+        drops = CounterMetricFamily("roomcast_drops", text, labels=["reason", "kind"])
+        for labels, dropped in counts.drops.items():
+            drops.add_metric(labels, dropped)
         yield drops
+        text = "Connections ended because the client reads too slowly: over the limit (closed), or stalled (cut)."
+        slow = CounterMetricFamily("roomcast_slow_closes", text, labels=["why"])
+        for why in ("limit", "stall"):
+            slow.add_metric([why], counts.slow_closes[why])
+        yield slow
         closes = CounterMetricFamily("roomcast_closes", "Connections that ended, by close code.", labels=["code"])
         for code, closed in counts.closes.items():
             closes.add_metric([str(code) if code else "other"], closed)

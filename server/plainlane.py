@@ -1,8 +1,10 @@
 """The plain lane: a connection under any ASGI server, through ``receive`` and ``send``.
 
-One coroutine reads, one task writes. What waits for the writer is bounded by the same byte limit as on the fast lane,
-and a peer that takes nothing for ``CLOSE_TIMEOUT_S``, or does not take all it is owed within that time of a close, is
-let go by ending the ASGI callable, after which the server closes the socket.
+One coroutine reads, one task writes. What waits for the writer is bounded as on the fast lane, and gives way as there
+(server/slow.py). A peer that takes nothing for ``CLOSE_TIMEOUT_S``, owes too much for ``STALL_S``, or does not take all
+it is owed in time after a close, is let go by ending the ASGI callable: ASGI knows no abort. What the server does then
+with bytes it has taken and cannot send is its own affair: uvicorn and hypercorn close the socket, which waits for the
+peer until the kernel gives up.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from server import closing
-from server.connection import CONGESTED, CONGESTED_BYTES, Connection, slow_close
+from server.connection import CONGESTED, CONGESTED_BYTES, Connection
 from server.frames import Batch, Prepared
+from server.slow import STALL_S, catch_up, set_aside, slow_close
 
 CLOSE_TIMEOUT_S = 10.0
 
@@ -32,6 +35,7 @@ class PlainConnection(Connection):
         "_queue",
         "_queued_bytes",
         "_readable",
+        "_stall_by",
         "_wake",
         "outbound_limit",
     )
@@ -46,15 +50,19 @@ class PlainConnection(Connection):
         self._readable.set()
         self._closing = 0
         self._close_by = 0.0
+        self._stall_by = 0.0
         self._close_event: _Event | None = None
 
     def send(self, batch: Batch) -> None:
         if self._closing:
             return
-        if self._queued_bytes > self.outbound_limit:
-            slow_close(self, len(batch.parts))
-            return
-        for part in batch.parts:
+        messages: Batch | None = batch
+        if self.held & CONGESTED:
+            messages = set_aside(self, batch)
+            if messages is not None and self._queued_bytes > self.outbound_limit:
+                slow_close(self, len(messages.parts))
+                return
+        for part in messages.parts if messages is not None else ():
             self._put(part)
 
     def send_event(self, payload: bytes) -> None:
@@ -64,7 +72,8 @@ class PlainConnection(Connection):
         self._queue.append(part)
         self._queued_bytes += self._size(part)
         self._wake.set()
-        if self._queued_bytes > CONGESTED_BYTES:
+        if self._queued_bytes > CONGESTED_BYTES and not self.held & CONGESTED:
+            self._stall_by = asyncio.get_running_loop().time() + STALL_S
             self.hold(CONGESTED)
 
     def _size(self, part: Prepared) -> int:
@@ -135,7 +144,6 @@ class PlainConnection(Connection):
                 listener.received(self, event["bytes"], False)
 
     async def _write(self, send: Send) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -146,12 +154,26 @@ class PlainConnection(Connection):
                     event["bytes"] = part.packed
                 else:
                     event["text"] = part.payload.decode()
-                async with asyncio.timeout_at(self._close_by or loop.time() + CLOSE_TIMEOUT_S):
-                    await send(event)
+                await self._take(send, event)
                 self._queued_bytes -= self._size(part)
-                if self._queued_bytes <= CONGESTED_BYTES:
+                if self.held & CONGESTED and self._queued_bytes <= CONGESTED_BYTES // 4:
+                    self._stall_by = 0.0
                     self.release(CONGESTED)
+                    catch_up(self)
             if self._close_event is not None:
-                async with asyncio.timeout_at(self._close_by):
-                    await send(self._close_event)
+                await self._take(send, self._close_event)
                 return
+
+    async def _take(self, send: Send, event: _Event) -> None:
+        """Raises TimeoutError when the peer does not take it in time."""
+        now_s = asyncio.get_running_loop().time()
+        by_s = (self._close_by or now_s + CLOSE_TIMEOUT_S, self._stall_by or now_s + CLOSE_TIMEOUT_S)
+        try:
+            async with asyncio.timeout_at(min(by_s)):
+                await send(event)
+        except TimeoutError:
+            if self.held & CONGESTED and not self._closing:
+                self._closing = closing.SLOW
+                if self.listener is not None:
+                    self.listener.cut(self, "stall")
+            raise

@@ -17,7 +17,7 @@ from broker.base import Broker, Change, Unavailable
 from broker.follower import Follower
 from server import events
 from server.connection import Connection
-from server.frames import Prepared
+from server.frames import Ephemeral, Topic
 from server.outbox import Outbox
 from server.tasks import Tasks
 
@@ -162,6 +162,13 @@ class Presence:
         """The visible users of a live scope, sorted."""
         return sorted(self._scopes[room].follower.users)
 
+    def told(self, room: str | None, connection: Connection) -> bytes | None:
+        """The list of who is there, for a watcher that may have missed changes; None for who is none."""
+        scope = self._scopes.get(room)
+        if scope is None or connection not in self.watchers(room):
+            return None
+        return presence_list(sorted(scope.follower.users), room, None)
+
     async def look(self, room: str | None) -> list[str]:
         """The visible users, sorted, whether the scope is watched here or not. Raises :class:`Unavailable`."""
         if self.is_live(room):
@@ -260,7 +267,7 @@ class Presence:
         """At once in small scopes; in big ones gathered, so that a storm costs writes per time and not per person."""
         size = len(self.watchers(None)) if scope.room is None else len(scope.follower.users)
         if size <= BIG and scope.timer is None:
-            outbox.add(Prepared(events.presence(user, online, scope.room)))
+            outbox.add(_event(scope.room, user, online))
             return
         scope.gathered.setdefault(user, not online)
         if scope.timer is None:
@@ -273,11 +280,15 @@ class Presence:
         differences = [(user, user in users) for user, before in gathered.items() if (user in users) != before]
         outbox = Outbox()
         if len(differences) > PAGE_USERS:
-            outbox.add(Prepared(presence_list(sorted(users), scope.room, None)))
+            outbox.add(Ephemeral(presence_list(sorted(users), scope.room, None), Topic("presence", scope.room, "")))
         else:
             for user, online in differences:
-                outbox.add(Prepared(events.presence(user, online, scope.room)))
+                outbox.add(_event(scope.room, user, online))
         self._send(outbox, self.watchers(scope.room))
+
+
+def _event(room: str | None, user: str, online: bool) -> Ephemeral:
+    return Ephemeral(events.presence(user, online, room), Topic("presence", room, user))
 
 
 def page_of(users: list[str], after: str | None, limit: int = PAGE_USERS) -> tuple[list[str], str | None]:

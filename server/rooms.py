@@ -92,6 +92,8 @@ class Rooms:
         self._counts.rooms = len(self._members)
         self._feed.typing.gone(connection, name)
         self._presence.unwatch(name, connection)
+        if connection.backlog is not None:
+            connection.backlog.forget(name)
         if connection.user is not None:
             self._presence.went(connection.user, name)
         self._interest.release(f"room:{name}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from broker.base import Broker
 from server import events
 from server.connection import Connection
-from server.frames import Prepared
+from server.frames import Ephemeral, Topic
 from server.outbox import Outbox
 from server.payload import Origin, TypingSignal, encode_signal
 from server.registry import Registry
@@ -113,4 +113,5 @@ class TypingRelay:
         but: tuple[Connection, ...] = ()
         if origin.node == self._broker.node_id:
             but = tuple(c for c in self._members.members(typist.room) if c.id == origin.connection)
-        outbox.add(Prepared(events.typing(typist.room, typist.user, typing)), but)
+        event = events.typing(typist.room, typist.user, typing)
+        outbox.add(Ephemeral(event, Topic("typing", typist.room, typist.user)), but)

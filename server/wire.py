@@ -1,97 +1,37 @@
-"""The bytes of one WebSocket after its handshake, server side (RFC 6455 §5 to §7), as asyncio callbacks.
+"""One WebSocket after its handshake, server side: what goes out, who takes too long, and the end (RFC 6455 §7).
 
-Nearly all frames are whole, masked, short texts, or pings and pongs: they are read inline. Every other frame is cut out
-whole and given to the ``websockets`` library, which knows the rules and says with which code to close; its object is
-created when such a frame comes and dropped at the next message boundary, so an idle connection carries none.
-
-What a peer can make us keep is bounded: at most one partial frame no longer than ``max_message``, ``MAX_FRAGMENTS``
-fragments of one message, one chunk of unread frames while reading is held, no pong while the peer owes us 64 KiB of
-reading. So is what it can make us do at a time: after ``FRAMES_PER_TURN`` frames all others have their turn first.
+What comes in is read by server/inbound.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from typing import Final
-
-from websockets.frames import Opcode
-from websockets.protocol import OPEN, SERVER
-from websockets.protocol import Protocol as WebSocketProtocol
-from websockets.speedups import apply_mask
 
 from server import closing, frames
-from server.connection import CONGESTED, CONGESTED_BYTES, Connection, slow_close
+from server.connection import CONGESTED, CONGESTED_BYTES
 from server.heartbeat import Heartbeat
+from server.inbound import SECOND_LOOK_S, Inbound
+from server.slow import STALL_S, catch_up, set_aside, slow_close
 
 CLOSE_TIMEOUT_S = 10.0
 """How long a peer may take to read what it is owed and to answer a close. Then the socket is aborted, never just
 closed: a close waits for the peer to read, a dead peer never does."""
-STALL_S = 10.0
-"""How long a peer may owe more than ``CONGESTED_BYTES`` of reading without a break."""
-ASSEMBLY_S = 15.0
-"""How long a message may take from its first byte to its last."""
-SECOND_LOOK_S = 1.0
-"""Nobody is cut at the end of the two times above but this much later: timers of a node that was frozen fire before it
-reads what its peers sent meanwhile."""
-MAX_FRAGMENTS = 64
-"""Of one message. Empty fragments cost no payload bytes, so a byte limit alone does not bound them."""
-FRAMES_PER_TURN: Final = 128
-"""Read in one go, at most. A chunk of 256 KiB holds 43,690 frames of the shortest kind: at 20 µs each nobody else would
-be served for most of a second."""
-_ONE_TURN: Final = range(FRAMES_PER_TURN)
-TURN: Final = 8
-"""One more reason to hold, beside those in server/connection.py: others are being served first."""
-
-_quiet = logging.getLogger("server.wire.rules")
-_quiet.setLevel(logging.ERROR)
 
 
-class Wire(Connection, asyncio.Protocol):
+class Wire(Inbound):
     """A connection that writes to its transport and is called by it. Subclasses say what a message is for."""
 
-    __slots__ = (
-        "_closing",
-        "_deadline",
-        "_deaf",
-        "_fragments",
-        "_need",
-        "_opcode",
-        "_overdue",
-        "_rest",
-        "_rules",
-        "_slot",
-        "_unanswered",
-        "_wheel",
-        "max_message",
-        "outbound_limit",
-        "transport",
-    )
+    __slots__ = ("_deadline", "_slot", "_wheel", "outbound_limit")
 
     def __init__(self, transport: asyncio.Transport, wheel: Heartbeat, max_message: int, outbound_limit: int) -> None:
-        super().__init__()
-        self.transport = transport
-        self.max_message = max_message
+        super().__init__(transport, max_message)
         self.outbound_limit = outbound_limit
         self._wheel = wheel
         self._slot = -1
-        self._closing = 0  # the code with which the connection ended or ends; 0 while it is open
-        self._deaf = False  # what still comes means nothing: the connection has failed
-        self._rest: bytes | bytearray = b""  # read and not yet consumed: a partial frame, or whole ones while held
-        self._need = 0  # no use looking at the rest before it has this many bytes
-        self._rules: WebSocketProtocol | None = None
-        self._fragments: list[bytes] | None = None
-        self._opcode = Opcode.TEXT
-        self._unanswered = False
         self._deadline: asyncio.TimerHandle | None = None  # to abort: the close or the reading of our bytes takes long
-        self._overdue: asyncio.TimerHandle | None = None  # to fail: a message has begun and does not end
 
     # For subclasses.
-
-    def message(self, data: bytes, text: bool) -> None:
-        """One whole message. ``text`` is not yet known to be UTF-8."""
-        raise NotImplementedError
 
     def ended(self, code: int, reason: str) -> None:
         """Called exactly once, when the transport is gone. ``reason`` is the peer's, if it closed with one."""
@@ -108,10 +48,19 @@ class Wire(Connection, asyncio.Protocol):
         if self._closing:
             return
         # Asking a transport for its buffer costs half as much as writing to it, and it says by itself when it fills.
-        if self.held & CONGESTED and self.transport.get_write_buffer_size() > self.outbound_limit:
-            slow_close(self, len(batch.parts))
+        if self.held & CONGESTED:
+            self._send_congested(batch)
         else:
             self.transport.write(batch.packed_frames if self.packed else batch.frames)
+
+    def _send_congested(self, batch: frames.Batch) -> None:
+        messages = set_aside(self, batch)
+        if messages is None:
+            return
+        if self.transport.get_write_buffer_size() > self.outbound_limit:
+            slow_close(self, len(messages.parts))
+        else:
+            self.transport.write(messages.packed_frames if self.packed else messages.frames)
 
     def send_event(self, payload: bytes) -> None:
         if self._closing:
@@ -138,7 +87,6 @@ class Wire(Connection, asyncio.Protocol):
         self._end()
 
     def fail(self, code: int, reason: str) -> None:
-        """Close because of what the peer sent (§7.1.7): nothing more of it counts, not even its close."""
         if not self._closing:
             self._fail(code, frames.close_frame(code, reason))
 
@@ -156,187 +104,24 @@ class Wire(Connection, asyncio.Protocol):
     def _end(self) -> None:
         """It is over once the peer has answered, or at the latest after the timeout. Reading goes on whatever held it:
         the peer's answer ends the handshake."""
-        self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
+        if self._closing != closing.SLOW or self._deadline is None:  # a stalled peer gets no second time to read in
+            self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
         self.held = 0
         self._resume()
+
+    def _peer_closed(self, code: int, answer: bytes) -> None:
+        self._closing = code
+        self._deaf = True
+        self.transport.write(answer)
+        self.transport.close()
+        self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def _abort_after(self, delay_s: float, abort: Callable[[], None]) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(delay_s, abort)
 
-    # Inbound.
-
-    def data_received(self, data: bytes) -> None:
-        self._unanswered = False
-        if self._deaf:
-            return
-        if self._rest:
-            self._rest += data
-            if self.held or len(self._rest) < self._need:
-                return
-            rest, self._rest = self._rest, b""
-            self._consume(rest)
-        elif self.held:
-            self._rest = bytearray(data)
-        else:
-            self._consume(data)
-
-    def _consume(self, data: bytes | bytearray) -> None:
-        start, end = 0, len(data)
-        self._need = 0
-        for _ in _ONE_TURN:
-            if start == end or self.held:
-                break
-            if data[start] == 0x81 and end - start >= 6 and self._rules is None and not self._closing:
-                length = data[start + 1] - 0x80
-                if 0 <= length < 126:  # a whole, masked, short text: the common frame
-                    begin = start + 6
-                    stop = begin + length
-                    if stop > end:
-                        self._need = stop - start
-                        break
-                    payload = apply_mask(data[begin:stop], data[start + 2 : begin])
-                    start = stop
-                    self.message(payload, True)
-                    continue
-            rules = self._rules
-            limit = self.max_message if rules is None else self.max_message - (rules.current_size or 0)
-            bounds = frames.next_frame(data, start, limit)
-            if isinstance(bounds, int):
-                self._need = bounds
-                break
-            start = self._uncommon(data, start, bounds)
-        else:
-            if start < end and not self.held:
-                self.held = TURN
-                self.transport.pause_reading()
-                asyncio.get_running_loop().call_soon(self.release, TURN)
-        if start < end or self._fragments is not None:
-            self._unfinished(data, start)
-        elif self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
-
-    def _unfinished(self, data: bytes | bytearray, start: int) -> None:
-        """Keep what is not consumed; if it is the beginning of a message, its time runs."""
-        if start < len(data) and not self._deaf:
-            if isinstance(data, bytearray):
-                del data[:start]  # moves no bytes: a chunk is copied once, however often it is held
-                self._rest = data
-            else:
-                self._rest = bytearray(data[start:])
-        if self.held or self._closing:
-            return
-        if start and self._fragments is None and self._overdue is not None:
-            self._overdue.cancel()  # it was for a message that is complete: what waits began in this read
-            self._overdue = None
-        if self._overdue is None:
-            self._overdue = asyncio.get_running_loop().call_later(ASSEMBLY_S, self._message_overdue, False)
-
-    def _message_overdue(self, sure: bool) -> None:
-        if self.held or not sure:
-            loop = asyncio.get_running_loop()
-            self._overdue = loop.call_later(SECOND_LOOK_S, self._message_overdue, not self.held)
-        else:
-            self.fail(closing.POLICY, f"a message must arrive within {ASSEMBLY_S:g} s")
-
-    def _uncommon(self, data: bytes | bytearray, start: int, bounds: frames.Bounds) -> int:
-        """Handle the frame at ``start``; returns where the next one begins."""
-        if self._closing:
-            if bounds.opcode == 8 and not bounds.broken and not self._deaf:
-                self.transport.close()  # §7.1.1: both sent a close, and the server closes first
-            if bounds.opcode == 8 or bounds.broken:
-                self._deaf = True
-            return len(data) if self._deaf else bounds.stop
-        if bounds.broken:
-            self._judge(bytes(data[start : start + 14]))  # the longest header says it all
-            return len(data)
-        if bounds.plain and self._rules is None and bounds.opcode != 8:
-            length = bounds.stop - bounds.begin
-            if bounds.opcode in (1, 2):
-                payload = apply_mask(data[bounds.begin : bounds.stop], data[bounds.begin - 4 : bounds.begin])
-                self.message(payload, bounds.opcode == 1)
-                return bounds.stop
-            if bounds.opcode >= 9 and length <= frames.MAX_CONTROL_BYTES:
-                if bounds.opcode == 9:
-                    mask = data[bounds.begin - 4 : bounds.begin]
-                    self._answer(frames.pong_frame(apply_mask(data[bounds.begin : bounds.stop], mask)))
-                return bounds.stop  # of a pong nothing counts but that something came
-        self._judge(bytes(data[start : bounds.stop]))
-        return len(data) if self._deaf else bounds.stop
-
-    def _answer(self, pong: bytes) -> None:
-        if self.transport.get_write_buffer_size() <= CONGESTED_BYTES:
-            self.transport.write(pong)  # a peer that does not read its pongs gets no more of them
-
-    def _judge(self, frame: bytes) -> None:
-        """Give one frame to the library and do as it says."""
-        rules = self._rules
-        if rules is None:
-            rules = self._rules = WebSocketProtocol(SERVER, state=OPEN, max_size=self.max_message, logger=_quiet)
-        rules.receive_data(frame)
-        out = b"".join(rules.data_to_send())
-        if rules.parser_exc is not None:
-            assert rules.close_sent is not None  # it was open
-            self._fail(rules.close_sent.code, out)
-            return
-        for event in rules.events_received():
-            opcode = event.opcode  # type: ignore[union-attr]  # after the handshake all events are frames
-            if opcode is Opcode.CLOSE:
-                assert rules.close_rcvd is not None
-                self._closing = rules.close_rcvd.code
-                self._deaf = True
-                self.transport.write(out)
-                self.transport.close()
-                self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
-                return
-            if opcode is Opcode.PING:
-                self._answer(out)
-            elif opcode is not Opcode.PONG:
-                self._fragment(opcode, bytes(event.data), event.fin)  # type: ignore[union-attr]
-        if rules.current_size is None and not self._closing:
-            self._rules = None
-
-    def _fragment(self, opcode: Opcode, payload: bytes, fin: bool) -> None:
-        fragments = self._fragments
-        if fragments is None:
-            fragments = self._fragments = []
-            self._opcode = opcode
-        fragments.append(payload)
-        if fin:
-            self._fragments = self._rules = None
-            if self._overdue is not None:
-                self._overdue.cancel()
-                self._overdue = None
-            self.message(b"".join(fragments), self._opcode is Opcode.TEXT)
-        elif len(fragments) == MAX_FRAGMENTS:
-            self.fail(closing.POLICY, f"a message is at most {MAX_FRAGMENTS} fragments")
-
     # Flow.
-
-    def hold(self, why: int) -> None:
-        if self._closing:
-            return  # the peer's answer to the close must be read
-        if not self.held and not self.transport.is_closing():
-            self.transport.pause_reading()
-        self.held |= why
-
-    def release(self, why: int) -> None:
-        if not self.held & why:
-            return
-        self.held &= ~why
-        if not self.held:
-            self._resume()
-
-    def _resume(self) -> None:
-        self._unanswered = False  # what it answered meanwhile lies unread
-        if self.transport.is_closing():
-            return
-        self.transport.resume_reading()
-        if self._rest and len(self._rest) >= self._need:
-            data, self._rest = self._rest, b""
-            self._consume(data)
 
     def pause_writing(self) -> None:
         if not self._closing:
@@ -348,12 +133,16 @@ class Wire(Connection, asyncio.Protocol):
             self._deadline.cancel()
             self._deadline = None
         self.release(CONGESTED)
+        if self.backlog is not None:
+            catch_up(self)
 
     def _look_again(self) -> None:
         self._abort_after(SECOND_LOOK_S, self._cut)
 
     def _cut(self) -> None:
         """No close frame: it would wait behind all that the peer does not read."""
+        if not self._closing and self.listener is not None:
+            self.listener.cut(self, "stall")
         self._closing = closing.SLOW
         self.transport.abort()
 
@@ -387,5 +176,5 @@ class Wire(Connection, asyncio.Protocol):
         received = self._rules.close_rcvd if self._rules is not None else None
         reason = received.reason if received is not None and received.code == code else ""
         self._rest = b""
-        self._rules = self._fragments = self._deadline = self._overdue = None
+        self._rules = self._fragments = self._deadline = self._overdue = self.backlog = None
         self.ended(code, reason)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from server import closing, wire
+from server import closing, inbound, wire
 from server.connection import CONGESTED_BYTES, Connection, Listener
 from server.fastlane import EXTENSION, FastConnection
 from server.frames import Batch, Prepared
@@ -36,6 +36,7 @@ class Deaf(Listener):
 
     def __init__(self) -> None:
         self.codes: list[int] = []
+        self.cuts: list[str] = []
         self.not_sent = 0
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
@@ -44,8 +45,11 @@ class Deaf(Listener):
     def lost(self, connection: Connection, code: int) -> None:
         self.codes.append(code)
 
-    def dropped(self, connection: Connection, messages: int) -> None:
-        self.not_sent += messages
+    def dropped(self, connection: Connection, kind: str, events: int) -> None:
+        self.not_sent += events
+
+    def cut(self, connection: Connection, why: str) -> None:
+        self.cuts.append(why)
 
 
 class App:
@@ -133,15 +137,15 @@ async def test_empty_fragments_end_with_1008() -> None:
             first, payload = await client.frame()
             assert first == 0x88 and payload[:2] == closing.POLICY.to_bytes(2, "big")
             assert await client.rest() == b"", "half-closed, so that the close frame is not overtaken by a reset"
-            assert connection._fragments is None or len(connection._fragments) <= wire.MAX_FRAGMENTS
+            assert connection._fragments is None or len(connection._fragments) <= inbound.MAX_FRAGMENTS
             assert not connection._rest
         await eventually(lambda: app.listener.codes)
     assert app.listener.codes == [closing.POLICY]
 
 
 async def test_a_trickled_message_is_cut_however_lively_the_peer_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "ASSEMBLY_S", 0.1)
-    monkeypatch.setattr(wire, "SECOND_LOOK_S", 0.05)
+    monkeypatch.setattr(inbound, "ASSEMBLY_S", 0.1)
+    monkeypatch.setattr(inbound, "SECOND_LOOK_S", 0.05)
     app = App()
     async with serving(lane_config(app)) as served, raw_client(served.port, handshake()) as client:
         assert (await client.head())[0] == 101

@@ -36,6 +36,8 @@ def test_counts_are_read_when_scraped() -> None:
     counts.messages_out, counts.deliveries, counts.bytes_out = 20, 200, 2000
     counts.dropped("slow", 3)
     counts.dropped("slow")
+    counts.dropped("slow", 2, "typing")
+    counts.slow_closes["stall"] = 8
     counts.closed(1000)
     seen = samples(metrics)
     assert seen['roomcast_connections{lane="fast"}'] == 3
@@ -45,7 +47,9 @@ def test_counts_are_read_when_scraped() -> None:
     assert (seen["roomcast_messages_received_total"], seen["roomcast_received_bytes_total"]) == (10, 100)
     assert (seen["roomcast_messages_sent_total"], seen["roomcast_deliveries_total"]) == (20, 200)
     assert (seen["roomcast_sent_bytes_total"], seen["roomcast_request_errors_total"]) == (2000, 6)
-    assert (seen["roomcast_foreign_signals_total"], seen['roomcast_drops_total{reason="slow"}']) == (7, 4)
+    assert (seen["roomcast_foreign_signals_total"], seen['roomcast_drops_total{kind="message",reason="slow"}']) == (7, 4)
+    assert seen['roomcast_drops_total{kind="typing",reason="slow"}'] == 2
+    assert (seen['roomcast_slow_closes_total{why="stall"}'], seen['roomcast_slow_closes_total{why="limit"}']) == (8, 0)
     assert seen['roomcast_closes_total{code="1000"}'] == 1
     counts.closed(1000)
     assert samples(metrics)['roomcast_closes_total{code="1000"}'] == 2
@@ -54,7 +58,7 @@ def test_counts_are_read_when_scraped() -> None:
 def test_every_count_is_exported() -> None:
     metrics = Metrics()
     before = samples(metrics)
-    for number, name in enumerate(sorted(set(Counts.__slots__) - {"closes", "drops"})):
+    for number, name in enumerate(sorted(set(Counts.__slots__) - {"closes", "drops", "slow_closes"})):
         setattr(metrics.counts, name, 1000 + number)
         after = samples(metrics)
         changed = {key for key in after if after[key] != before.get(key) and key.startswith("roomcast_")}
@@ -137,12 +141,13 @@ def test_names_and_labels_follow_the_rules() -> None:
     metrics = Metrics()
     metrics.watch_broker(BrokerStats(probe_confirmed_at_s=1), lambda: True)
     metrics.counts.dropped("slow")
+    metrics.counts.slow_closes["limit"] += 1
     metrics.counts.closed(1000)
     for family in text_string_to_metric_families(metrics.render().decode()):
         assert re.fullmatch(r"(roomcast|process)_[a-z_]+", family.name)
         assert family.documentation
         for sample in family.samples:
-            assert set(sample.labels) <= {"lane", "code", "reason", "le", "version", "python"}
+            assert set(sample.labels) <= {"lane", "code", "reason", "kind", "why", "le", "version", "python"}
     assert any(key.startswith("roomcast_build_info{") for key in samples(metrics))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -17,7 +19,9 @@ class Ears(Listener):
     def __init__(self, hold: int = 0) -> None:
         self.heard: list[tuple[bytes, bool]] = []
         self.codes: list[int] = []
-        self.not_sent = 0
+        self.not_sent: Counter[str] = Counter()
+        self.cuts: list[str] = []
+        self.to_list: list[str | None] = []
         self.hold = hold
 
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
@@ -28,8 +32,14 @@ class Ears(Listener):
     def lost(self, connection: Connection, code: int) -> None:
         self.codes.append(code)
 
-    def dropped(self, connection: Connection, messages: int) -> None:
-        self.not_sent += messages
+    def dropped(self, connection: Connection, kind: str, events: int) -> None:
+        self.not_sent[kind] += events
+
+    def cut(self, connection: Connection, why: str) -> None:
+        self.cuts.append(why)
+
+    def caught_up(self, connection: Connection, rooms: Collection[str | None]) -> None:
+        self.to_list += rooms
 
 
 class Server:
@@ -143,12 +153,13 @@ async def test_a_close_comes_after_what_was_sent_before_it() -> None:
 
 
 async def test_a_slow_reader_gets_4008_before_all_it_has_not_read() -> None:
-    server = Server(limit=1000)
+    server = Server(limit=100_000)
     server.writable.clear()
     for _ in range(5):
-        server.connection.send(batch(b"x" * 600))
+        server.connection.send(batch(b"x" * 60_000))
         await server.turns()
-    assert server.connection.closed and server.connection.outbound_bytes() <= 600
+    assert server.connection.closed and server.connection.outbound_bytes() <= 60_000
+    assert server.ears.not_sent == {"message": 1} and server.ears.cuts == ["limit"]
     server.writable.set()
     await server.over()
     assert [event.get("code") for event in server.sent] == [None, closing.SLOW]

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from websockets.frames import Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
 
-from server import closing, frames, wire
+from server import closing, frames, inbound, wire
 from server.connection import BUSY, CONGESTED, CONGESTED_BYTES, INBOX
 from server.frames import Batch, Prepared
 from server.heartbeat import SLOTS, Heartbeat
-from server.wire import FRAMES_PER_TURN, MAX_FRAGMENTS
+from server.inbound import FRAMES_PER_TURN, MAX_FRAGMENTS
 from tests.support.wires import BINARY, CLOSE, CONT, PING, PONG, TEXT, Ear, client_frame, close_payload
 
 NO_MASK = b"\0\0\0\0"
@@ -396,7 +396,7 @@ async def test_no_turn_takes_5_ms_for_256_kib_of_tiny_frames(opcode: int, after:
         if not ear._rest:
             break
         started = time.thread_time()
-        ear.release(wire.TURN)  # what the loop was asked to call
+        ear.release(inbound.TURN)  # what the loop was asked to call
     turns.sort()
     assert len(turns) > 300, "no turn takes more than its share"
     assert turns[-4] < 0.005, f"{turns[-4] * 1000:.1f} ms"  # but for a few in which the machine itself was away
@@ -532,8 +532,11 @@ async def test_what_follows_a_message_that_failed_the_connection_does_not_count(
 
 @pytest.fixture
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"CLOSE_TIMEOUT_S": 0.03, "STALL_S": 0.03, "ASSEMBLY_S": 0.03, "SECOND_LOOK_S": 0.02}.items():
-        monkeypatch.setattr(wire, name, seconds)
+    monkeypatch.setattr(wire, "CLOSE_TIMEOUT_S", 0.03)
+    monkeypatch.setattr(wire, "STALL_S", 0.03)
+    monkeypatch.setattr(inbound, "ASSEMBLY_S", 0.03)
+    for module in (wire, inbound):
+        monkeypatch.setattr(module, "SECOND_LOOK_S", 0.02)
 
 
 async def soon(event: asyncio.Event) -> None:
@@ -542,7 +545,7 @@ async def soon(event: asyncio.Event) -> None:
 
 
 def test_the_times_are_those_of_the_design() -> None:
-    assert (wire.CLOSE_TIMEOUT_S, wire.STALL_S, wire.ASSEMBLY_S, wire.SECOND_LOOK_S) == (10.0, 10.0, 15.0, 1.0)
+    assert (wire.CLOSE_TIMEOUT_S, wire.STALL_S, inbound.ASSEMBLY_S, wire.SECOND_LOOK_S) == (10.0, 10.0, 15.0, 1.0)
 
 
 async def test_a_consumer_over_its_limit_gets_4008_and_is_aborted_in_time(short_times: None) -> None:
