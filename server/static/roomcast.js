@@ -22,11 +22,13 @@
  * @typedef {{status: Status, code?: number, reason?: string, retry_in_ms?: number}} StatusChange
  * @typedef {{code?: string, message: string, room?: string}} Failure
  * @typedef {{message: Message, joined: Joined, members: Members, presence: Presence, receipt: Receipt, error: Failure,
- *   typing: {room: string, user_id: UserId, typing: boolean}, reset: Position}} RoomEvents
- *   `reset`: the log was lost or forked, fetch state again; `members`: everybody who is here, replaces what was known.
+ *   typing: {room: string, user_id: UserId, typing: boolean}, reset: Position, left: {room: string}}} RoomEvents
+ *   `reset`: the log was lost or forked, fetch state again; `members`: everybody who is here, replaces what was known;
+ *   `left`: the server's application took this client out, it is over.
  * @typedef {{status: StatusChange, presence: Presence, presence_list: {users: UserId[]}, direct: {data: any},
- *   broadcast: {path: string, user_id: UserId, data: any}, error: Failure}} ClientEvents
+ *   broadcast: {path: string, user_id: UserId, data: any}, error: Failure, joined: Position & {room: string}}} ClientEvents
  *   `error` of a room: the join was refused, it is over; of the client: what nobody awaits failed, such as `typing`.
+ *   `joined`: the server's application put this client into a room, `join(room)` gives it and what comes next.
  * @typedef {{presence?: boolean, history?: number}} JoinOptions
  * @typedef {string | null | undefined} Token
  * @typedef {{token?: Token | (() => Token | Promise<Token>), WebSocket?: any}} Options
@@ -297,6 +299,13 @@ export class Machine {
   event(frame) {
     const { type } = frame;
     const room = this.rooms.get(frame.room);
+    if (type === 'joined') {
+      if (room) return; // its own join says more
+      const { epoch, offset, tag } = frame;
+      this.join(frame.room, {});
+      Object.assign(this.rooms.get(frame.room), { state: 'live', put: true, recovered: true, position: { epoch, offset, tag } });
+      return this.emit(null, type, frame);
+    }
     if (frame.room !== undefined && !room) return; // was left
     if (type === 'message' || type === 'position') {
       if (room?.state !== 'live') return;
@@ -306,6 +315,11 @@ export class Machine {
       if (room?.state !== 'live') return;
       room.position = { epoch: frame.epoch, offset: frame.offset, tag: frame.tag };
       room.read = room.seen = 0;
+      this.emit(room.name, type, frame);
+    } else if (type === 'left') {
+      if (room.state !== 'live') return this.rejoin(room, 0); // asked for at the same time: the later join counts
+      this.rooms.delete(room.name);
+      this.abandon(room.name, new RoomcastError(type, 'taken out by the application'));
       this.emit(room.name, type, frame);
     } else {
       if (type === 'presence_list') {
@@ -421,7 +435,9 @@ export class Machine {
   /** Nothing more can be asked in this room. @param {string} name @param {Error} error */
   abandon(name, error) {
     this.settle({ id: name }, error);
-    for (const request of this.queue) if (request.room === name) this.settle(request, error);
+    for (const request of this.queue) {
+      if (request.room === name) this.settle(request, request.sentAt >= 0 ? this.unknown() : error);
+    }
   }
 }
 
@@ -620,6 +636,9 @@ export class Client extends Emitter {
   #perform([what, about, type, detail]) {
     if (what === 'send') this.#socket?.send(about);
     else if (what === 'emit') {
+      if (type === 'joined' && this.#machine.rooms.get(detail.room)?.put) {
+        this.#rooms.set(detail.room, new Room(this, detail.room, Promise.resolve()));
+      }
       (about === null ? this : this.#rooms.get(about))?.emit(type, detail);
       if (detail.op === 'broadcast') globalThis.document?.dispatchEvent(new CustomEvent('roomcast:broadcast', { detail }));
     } else if (what === 'settle') {

@@ -269,7 +269,7 @@ async def test_a_token_about_to_expire_is_replaced_without_a_reconnect() -> None
             await room.send("after the new token")  # requests are handled in order: the token was judged before
             connected = await until(rc, Connected)
             assert (connected.user_id, connected.again) == (42, False)
-            assert rc._inbox.low and not rc._inbox._events, "neither Trouble nor Lost"
+            assert not rc._engine.inbox._events, "neither Trouble nor Lost"
 
 
 async def test_a_bad_token_is_told_on_entering() -> None:

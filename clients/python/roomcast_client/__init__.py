@@ -10,7 +10,7 @@
 """
 
 from roomcast_client.client import Roomcast
-from roomcast_client.errors import Closed, Disconnected, OutcomeUnknown, Refused, RoomcastError, Unavailable
+from roomcast_client.errors import Closed, Disconnected, OutcomeUnknown, Refused, Removed, RoomcastError, Unavailable
 from roomcast_client.events import (
     Ack,
     Broadcast,
@@ -25,6 +25,8 @@ from roomcast_client.events import (
     Message,
     Position,
     Presence,
+    PutIn,
+    PutOut,
     Receipt,
     Reset,
     Restored,
@@ -53,8 +55,11 @@ __all__ = [
     "OutcomeUnknown",
     "Position",
     "Presence",
+    "PutIn",
+    "PutOut",
     "Receipt",
     "Refused",
+    "Removed",
     "Reset",
     "Restored",
     "Room",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from roomcast_client.errors import RoomcastError
-from roomcast_client.events import ClientEvent, RoomEvent
+from roomcast_client.events import ClientEvent, Position, RoomEvent
 
 
 class Send(NamedTuple):
@@ -38,6 +38,13 @@ class Failed(NamedTuple):
     error: RoomcastError
 
 
+class Entered(NamedTuple):
+    """The server's application put this client into a room; what comes of it follows the position."""
+
+    room: str
+    position: Position
+
+
 class Ended(NamedTuple):
     """The server put the application out of a room it was in."""
 
@@ -65,4 +72,4 @@ class Stop(NamedTuple):
     error: RoomcastError
 
 
-Effect = Send | Tell | TellRoom | Done | Failed | Ended | Connect | Drop | NewToken | Stop
+Effect = Send | Tell | TellRoom | Done | Failed | Entered | Ended | Connect | Drop | NewToken | Stop

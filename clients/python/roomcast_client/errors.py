@@ -34,5 +34,9 @@ class Disconnected(RoomcastError):
         self.code = code
 
 
+class Removed(RoomcastError):
+    """The server's application took this client out of the room. Join it again if that should be possible."""
+
+
 class Closed(RoomcastError):
     """The client was closed, or the room left, by the application itself."""

@@ -158,6 +158,20 @@ class Broadcast(NamedTuple):
     data: Any
 
 
+class PutIn(NamedTuple):
+    """The server's application put this client into a room: ``await rc.join(room)`` gives it, live since
+    ``position``. After a reconnect this client joins it by itself, if it may."""
+
+    room: str
+    position: Position
+
+
+class PutOut(NamedTuple):
+    """The server's application took this client out of a room: its events end with ``Removed``."""
+
+    room: str
+
+
 class Trouble(NamedTuple):
     """The server refused something that waits for no answer (typing, a receipt, a new token, a room that was live)."""
 
@@ -166,4 +180,17 @@ class Trouble(NamedTuple):
     message: str
 
 
-ClientEvent = Connected | Lost | Draining | Degraded | Restored | Direct | Broadcast | Trouble | Presence | Roster
+ClientEvent = (
+    Connected
+    | Lost
+    | Draining
+    | Degraded
+    | Restored
+    | Direct
+    | Broadcast
+    | PutIn
+    | PutOut
+    | Trouble
+    | Presence
+    | Roster
+)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from roomcast_client.engine import Engine
 from roomcast_client.errors import Closed, Refused
-from roomcast_client.events import Ack, Message, Position, Reset, RoomEvent, Status, UserId
-from roomcast_client.inbox import Inbox
+from roomcast_client.events import Ack, Message, Reset, RoomEvent, Roster, Status, UserId
+from roomcast_client.mailboxes import Mailbox
 from roomcast_client.wire import encode_data
-
-if TYPE_CHECKING:
-    from roomcast_client.client import Roomcast
 
 SEND_TIMEOUT_S = 30.0
 MAX_SEND_TIMEOUT_S = 110.0
@@ -31,14 +29,13 @@ class Room:
     presence) is not kept meanwhile.
     """
 
-    def __init__(self, client: Roomcast, name: str, resume: Position | None) -> None:
+    def __init__(self, engine: Engine, name: str, mailbox: Mailbox) -> None:
         self.name = name
-        self.position = resume
+        self.position = mailbox.start
         """After the last message read here, or where the join began; None while none of the ``history`` asked for was
         read. Give it to ``join(resume=…)`` in a later life of the program."""
-        self._client = client
-        self._inbox: Inbox[RoomEvent] = Inbox()
-        self._parked = False
+        self._engine = engine
+        self._mailbox = mailbox
 
     async def __aiter__(self) -> AsyncIterator[Message]:
         async for event in self.events():
@@ -50,14 +47,11 @@ class Room:
         said when it put this client out. For one reader at a time."""
         while True:
             try:
-                event = await self._inbox.get()
+                event = await self._engine.get(self.name, self._mailbox)
             except Closed:
                 return
             if isinstance(event, Message | Reset):
                 self.position = event.position
-            if self._parked and self._inbox.low:
-                self._parked = False
-                self._client._caught_up(self.name)
             yield event
 
     async def send(
@@ -72,19 +66,19 @@ class Room:
         if not 0 < timeout_s <= MAX_SEND_TIMEOUT_S:
             raise ValueError(f"timeout_s={timeout_s}: more than 0 and at most {MAX_SEND_TIMEOUT_S:g}")
         text = encode_data(data)
-        limit = self._client.max_message - _OVERHEAD_BYTES
+        limit = self._engine.machine.max_message - _OVERHEAD_BYTES
         if len(text.encode()) > limit:
             raise Refused("too_large", f"{len(text.encode())} bytes of data; this server takes at most {limit}")
         frame: dict[str, Any] = {"op": "message", "room": self.name, "key": key or secrets.token_urlsafe(12)}
         if not echo:
             frame["echo"] = False
-        ack = await self._client._request(frame, data=text, room=self.name, timeout_s=timeout_s)
+        ack = await self._engine.request(frame, data=text, room=self.name, timeout_s=timeout_s)
         assert isinstance(ack, Ack)
         return ack
 
     def typing(self, typing: bool = True) -> None:
         """Say that this user types; call it at every keystroke, few calls become frames. Ends by itself after 6 s."""
-        self._client._typing(self.name, typing)
+        self._engine.typing(self.name, typing)
 
     def read(self, message_id: int | str | None = None) -> None:
         """Say that this user has read up to this message; by default the last one taken from this room."""
@@ -98,7 +92,7 @@ class Room:
         if message_id is None:
             message_id = self.position.offset if self.position is not None else 0
         if message_id:
-            self._client._receipt(self.name, status, message_id)
+            self._engine.receipt(self.name, status, message_id)
 
     async def history(self, limit: int = 50, before: int | None = None) -> list[Message]:
         """The last ``limit`` (≤ 500) messages, or those before an offset, oldest first; fewer where the log has no
@@ -106,26 +100,29 @@ class Room:
         frame: dict[str, Any] = {"op": "history", "room": self.name, "limit": limit}
         if before is not None:
             frame["before"] = before
-        answer = await self._client._request(frame, room=self.name, timeout_s=REQUEST_TIMEOUT_S)
+        answer = await self._engine.request(frame, room=self.name, timeout_s=REQUEST_TIMEOUT_S)
         assert isinstance(answer, list)
         return answer
 
     async def members(self) -> list[UserId]:
         """The users who are in the room now, all of them."""
-        return await self._client._members(self.name)
+        return await all_members(self._engine, self.name)
 
     async def leave(self) -> None:
         """Returns when nothing more of the room will come. What was received can still be read. Idempotent."""
         try:
-            await self._client._leave(self)
+            await self._engine.leave(self.name, self._mailbox)
         finally:
-            self._end(Closed(f"left {self.name!r}"))
+            self._mailbox.inbox.end(Closed(f"left {self.name!r}"))
 
-    def _put(self, event: RoomEvent, size: int) -> bool:
-        """Queue an event; True when no more must come until the client is told that this room has caught up."""
-        self._inbox.put(event, size)
-        self._parked = self._parked or self._inbox.full
-        return self._parked
 
-    def _end(self, error: Exception) -> None:
-        self._inbox.end(error)
+async def all_members(engine: Engine, room: str | None) -> list[UserId]:
+    """Who is in a room, or (``None``) online anywhere: all pages of it."""
+    users: list[UserId] = []
+    frame: dict[str, Any] = {"op": "get_presence"} if room is None else {"op": "get_presence", "room": room}
+    while True:
+        roster: Roster = await engine.request(frame, room=room, timeout_s=REQUEST_TIMEOUT_S)
+        users += roster.users
+        if roster.next is None:
+            return users
+        frame = frame | {"after": roster.next}

@@ -195,6 +195,32 @@ scripted('a refused join rejects `ready` and says why', async (server, connect) 
   assert.equal((await failed).code, 'unauthorized');
 });
 
+scripted('put into a room by the application: the room is there for the taking, and a later one is another', async (server, connect) => {
+  const rc = connect();
+  const connection = await server.welcomed();
+  const put = (offset) => ({ op: 'broadcast', type: 'joined', room: 'q', epoch: 'e', offset, tag: `t${offset}` });
+  const heard = () => new Promise((resolve) => {
+    const off = rc.on('joined', ({ room: name }) => {
+      const room = rc.join(name);
+      room.on('message', ({ data }) => resolve([room, data], off()));
+    });
+  });
+  let hearing = heard();
+  connection.send(put(0), live('q', 1, 'first'));
+  const [room, data] = await hearing;
+  await room.ready;
+  assert.equal(data, 'first');
+  const left = next(room, 'left');
+  connection.send({ op: 'broadcast', type: 'left', room: 'q' }, live('q', 2, 'not for us'));
+  await left;
+  await assert.rejects(room.send('x'), { code: 'left' });
+  hearing = heard();
+  connection.send(put(2), live('q', 3, 'again'));
+  const [other, later] = await hearing;
+  assert.equal(later, 'again');
+  assert.notEqual(other, room);
+});
+
 scripted('members are read page by page', async (server, connect) => {
   const room = connect().join('r');
   const connection = await server.welcomed();

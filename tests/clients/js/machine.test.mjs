@@ -410,3 +410,64 @@ test('closing for good rejects what waits and asks for no timer', () => {
   assert.deepEqual(settled(bench.message('r', 'y')).map(({ error }) => error.code), ['closed']);
   assert.deepEqual(kinds(bench.do('closed', 1006)), []);
 });
+
+const put = { op: 'broadcast', type: 'joined', room: 'q', epoch: 'e', offset: 4, tag: 't4' };
+
+test('put into a room by the application: live at once, and joined by the client itself after a reconnect', () => {
+  const bench = Bench.online();
+  assert.deepEqual(bench.do('received', put), [['emit', null, 'joined', put]]);
+  assert.deepEqual(offsets(bench.do('received', live('q', 5))), [5]);
+  assert.deepEqual(sent(bench.message('q', 'x')).map(({ room }) => room), ['q']);
+  bench.do('closed', 1006);
+  bench.wait(1_000);
+  const [join] = sent(bench.do('received', welcome));
+  assert.deepEqual([join.room, join.resume], ['q', { epoch: 'e', offset: 5, tag: 't5' }]);
+  const page = { offset: 6, tag: 't6', recovered: true, messages: [live('q', 6)] };
+  const effects = bench.do('received', joined(join.id, 'q', page));
+  assert.deepEqual(emitted(effects, 'joined').map(({ recovered, missed }) => [recovered, missed]), [[true, 1]]);
+});
+
+test('put into a room one is in, or is joining: the own join says more', () => {
+  const bench = Bench.online('q');
+  assert.deepEqual(bench.do('received', put), []);
+  assert.deepEqual(offsets(bench.do('received', live('q', 1))), [1]);
+  const early = Bench.online();
+  const [join] = sent(early.do('join', 'q', {}));
+  assert.deepEqual(early.do('received', put), []);
+  assert.equal(emitted(early.do('received', joined(join.id, 'q')), 'joined').length, 1);
+});
+
+test('taken out of a room by the application: the room ends, and is not joined again', () => {
+  const bench = Bench.online('r');
+  bench.message('r', 'sent'); // its ack may still come
+  const effects = bench.do('received', { op: 'broadcast', type: 'left', room: 'r' });
+  assert.deepEqual(emitted(effects).map(({ type, room }) => [type, room]), [['left', 'r']]);
+  assert.deepEqual(offsets(bench.do('received', live('r', 1))), []);
+  const [{ id, error }] = settled(bench.message('r', 'y'));
+  assert.deepEqual([id, error.code], [2, 'left']);
+  const ack = bench.do('received', { op: 'reply', id: 1, ok: true, room: 'r', epoch: 'e', offset: 1, tag: 't1' });
+  assert.deepEqual(settled(ack).map(({ id, error }) => [id, error]), [[1, null]]);
+  bench.do('closed', 1006);
+  bench.wait(1_000);
+  assert.deepEqual(sent(bench.do('received', welcome)), []);
+});
+
+test('taken out while joining: what the server says to a later join counts', () => {
+  const bench = Bench.online();
+  const [first] = sent(bench.do('join', 'r', {}));
+  const [second] = sent(bench.do('received', { op: 'broadcast', type: 'left', room: 'r' }));
+  assert.deepEqual([second.op, second.room], ['join', 'r']);
+  assert.deepEqual(emitted(bench.do('received', joined(first.id, 'r'))), []);
+  assert.equal(emitted(bench.do('received', joined(second.id, 'r')), 'joined').length, 1);
+});
+
+test('what may be in the log when its room ends is not said to be refused', () => {
+  const bench = Bench.online('r');
+  bench.message('r', 'perhaps');
+  bench.do('closed', 1006);
+  bench.message('r', 'not sent');
+  bench.wait(1_000);
+  const [join] = sent(bench.do('received', welcome));
+  const refused = bench.do('received', { op: 'reply', id: join.id, ok: false, code: 'forbidden', message: 'no' });
+  assert.deepEqual(settled(refused).map(({ id, error }) => [id, error.code]), [['r', 'forbidden'], [1, 'timeout'], [2, 'forbidden']]);
+});

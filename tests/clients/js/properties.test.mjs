@@ -45,6 +45,7 @@ class World {
         assert.ok(!this.outcomes.get(about), `request ${about} was settled twice`);
         this.outcomes.set(about, type ? type.code : 'ok');
       } else if (what === 'emit' && about !== null) this.told(about, type, detail);
+      else if (type === 'joined') this.seen.set(detail.room, { epoch: detail.epoch, offset: detail.offset });
     }
     assert.ok(this.machine.due < Infinity);
   }
@@ -52,6 +53,7 @@ class World {
   told(room, type, detail) {
     const seen = this.seen.get(room);
     if (type === 'reset') this.seen.set(room, { epoch: detail.epoch, offset: null });
+    if (type === 'left') this.seen.delete(room);
     if (type !== 'message') return;
     if (seen?.offset != null) assert.equal(detail.offset, seen.offset + 1, `room ${room}: a hole or a double`);
     const epoch = this.machine.rooms.get(room).position.epoch;
@@ -144,6 +146,7 @@ class World {
       () => this.up && random.chance(0.3) && this.close(random.pick([1000, 1001, 1006, 1011, 1012, 1013, 4003, 4008, 4009])),
       () => { if (random.chance(0.1)) this.rooms.get(room).trimmed = this.rooms.get(room).entries.length; },
       () => random.chance(0.1) && this.replace(room),
+      () => random.chance(0.2) && this.move(room),
       () => this.up && this.wire.push(random.pick([{ op: 'degraded' }, { op: 'restored' }, { op: 'drain', retry_after_ms: 100 }])),
     ];
     random.pick(actions)();
@@ -165,6 +168,15 @@ class World {
     for (const key of this.keys.keys()) if (key.startsWith(`${room} `)) this.keys.delete(key);
     const offset = log.entries.length;
     if (this.members.has(room)) this.wire.push({ op: 'broadcast', type: 'reset', room, epoch: log.epoch, offset, tag: `t${offset}` });
+  }
+
+  /** The application behind the server takes the client out, or puts it in. */
+  move(room) {
+    if (this.up !== true) return;
+    const { epoch, entries: { length: offset } } = this.rooms.get(room);
+    const put = !this.members.delete(room);
+    if (put) this.members.add(room);
+    this.wire.push({ op: 'broadcast', type: put ? 'joined' : 'left', room, ...(put && { epoch, offset, tag: `t${offset}` }) });
   }
 
   deliver() {
@@ -212,6 +224,7 @@ test('whatever happens, each room is contiguous between resets, ends at the top 
       const found = [...world.logs.values()].map(({ entries }) => entries.filter((data) => data === `own ${id}`).length);
       assert.ok(Math.max(...found) <= 1, `send ${id} is in a log twice`);
       if (outcome === 'ok') assert.ok(Math.max(...found) === 1, `send ${id} was acknowledged and is in no log`);
+      else if (outcome === 'left') assert.ok(Math.max(...found) === 0, `send ${id} is in a log, and was said not to be`);
       else assert.equal(outcome, 'timeout');
     }
   });

@@ -75,6 +75,17 @@ class ModelServer:
             del self.entries[-n:]
             self._tell_reset()
 
+    def move(self) -> None:
+        """The application behind the server takes the client out of the room, or puts it in."""
+        if not self.connected:
+            return
+        self._live = not self._live
+        frame: dict[str, Any] = {"op": "broadcast", "type": "left", "room": self.room}
+        if self._live:
+            epoch, offset, tag = self.top
+            frame |= {"type": "joined", "epoch": epoch, "offset": offset, "tag": tag}
+        self.queue.append(frame)
+
     def trim(self) -> None:
         self.trimmed = len(self.entries)
 

@@ -261,7 +261,7 @@ async def test_an_application_that_does_not_read_can_send_and_then_gets_everythi
     async with server(Script(flood)) as url, Roomcast(url) as rc:
         room = await rc.join("r")
         assert (await room.send("x")).offset == many + 1
-        assert len(room._inbox._events) <= HIGH_EVENTS + 500
+        assert len(room._mailbox.inbox._events) <= HIGH_EVENTS + 500
         offsets = []
         async for message in room:
             offsets.append(message.offset)
@@ -350,7 +350,7 @@ async def test_mistakes_of_the_application_are_told_before_anything_is_sent() ->
 
 async def test_a_bug_in_the_client_does_not_leave_anybody_waiting() -> None:
     async with server(Script(stay)) as url, Roomcast(url) as rc:
-        rc._received = None  # type: ignore[method-assign,assignment]
+        rc._engine._received = None  # type: ignore[method-assign,assignment]
         rc.reconnect()
         with pytest.raises(RoomcastError, match="report it"):
             await rc.join("r")
@@ -372,4 +372,4 @@ async def test_closing_ends_the_client_even_if_it_was_just_told_to_hurry() -> No
         rc.reconnect()
         async with asyncio.timeout(2):
             await rc.close()
-    assert rc._runner is not None and rc._runner.done()
+    assert rc._engine._runner is not None and rc._engine._runner.done()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from roomcast_client.effects import Connect, Done, Drop, Effect, Failed, Send, TellRoom
-from roomcast_client.errors import OutcomeUnknown, RoomcastError, Unavailable
+from roomcast_client.effects import Connect, Done, Drop, Effect, Ended, Entered, Failed, Send, TellRoom
+from roomcast_client.errors import Closed, OutcomeUnknown, Removed, RoomcastError, Unavailable
 from roomcast_client.events import Ack, Message, Position, Reset
 from roomcast_client.machine import REPLY_S, Machine
 
@@ -29,6 +29,8 @@ class Conversation(RuleBasedStateMachine):
         self.machine = Machine()
         self.seen: list[Message | Reset] = []
         self.parked = False
+        self.out = False
+        self.after_reset = False
         self.drop = False
         self.broken = False
         self.tickets = 1
@@ -36,6 +38,7 @@ class Conversation(RuleBasedStateMachine):
         self.texts: dict[int, str] = {}
         self.deadlines: dict[int, float] = {}
         self.published = 0
+        self.position: Position | None = None
         self.last: str | None = None
         """The tag of the entry the application has seen last since the last reset."""
         self.server.append("before the join")
@@ -61,6 +64,11 @@ class Conversation(RuleBasedStateMachine):
                     self.results[ticket] = error
                 case Drop():
                     self.drop = True
+                case Ended():
+                    self.out, self.parked, self.after_reset = True, False, False
+                case Entered(_, position):
+                    self.out, self.last = False, position.tag
+                    self.position = position
                 case Connect(after_s):
                     assert after_s >= 0
                 case _:
@@ -70,12 +78,14 @@ class Conversation(RuleBasedStateMachine):
     def see(self, event: Message | Reset) -> None:
         """The heart of it."""
         self.seen.append(event)
+        self.position = event.position
         if isinstance(event, Reset):
-            self.last = None
+            self.last, self.after_reset = None, True
             return
         entry = self.server.every[event.tag]
         assert (event.epoch, event.offset, event.data) == (entry.epoch, entry.offset, entry.data)
-        assert event.after_reset == (len(self.seen) > 1 and isinstance(self.seen[-2], Reset))
+        assert event.after_reset is self.after_reset
+        self.after_reset = False
         if self.last is not None:
             assert self.before(event.tag) == self.last, f"{event} does not follow {self.last}"
         self.last = event.tag
@@ -112,6 +122,8 @@ class Conversation(RuleBasedStateMachine):
             if not self.server.connected:
                 self.connect()
             self.deliver(10)
+            if self.out:
+                self.join_again()
             self.wait(0.3)
             if not self.server.queue and self.machine.connected and self.machine.idle:
                 return
@@ -149,15 +161,17 @@ class Conversation(RuleBasedStateMachine):
     @precondition(lambda self: self.server.queue)
     @rule(index=st.integers(0, 5))
     def lose_a_frame(self, index: int) -> None:
-        """TCP loses none, a broken node might. A reset cannot be missed: frames after it carry no epoch."""
+        """TCP loses none, a broken node might. What moves the position cannot be missed: live frames carry no epoch."""
         index %= len(self.server.queue)
-        if self.server.queue[index].get("type") != "reset":
+        if self.server.queue[index].get("type") not in ("reset", "joined", "left"):
             del self.server.queue[index]
 
     @precondition(lambda self: self.server.queue)
     @rule(index=st.integers(0, 5))
     def double_a_frame(self, index: int) -> None:
         index %= len(self.server.queue)
+        if self.server.queue[index].get("type") in ("joined", "left"):
+            return
         self.server.queue.insert(index, self.server.queue[index])
 
     # Time.
@@ -181,6 +195,10 @@ class Conversation(RuleBasedStateMachine):
     @rule()
     def lose_the_log(self) -> None:
         self.server.lose()
+
+    @rule()
+    def put_in_or_out(self) -> None:
+        self.server.move()
 
     @rule(n=st.integers(1, 4), again=st.integers(0, 4))
     def fork_the_log(self, n: int, again: int) -> None:
@@ -211,7 +229,19 @@ class Conversation(RuleBasedStateMachine):
             self.machine.request(self.tickets, frame, self.now, data=f'"{text}"', room=ROOM, timeout_s=SEND_TIMEOUT_S)
         )
 
-    @precondition(lambda self: self.seen)
+    @precondition(lambda self: self.out)
+    @rule()
+    def join_again(self) -> None:
+        """From where it was: nothing is lost by having been put out."""
+        self.out = False
+        self.tickets += 1
+        self.apply(
+            self.machine.join(
+                self.tickets, ROOM, self.now, presence=False, history=0, resume=self.position, timeout_s=1e9
+            )
+        )
+
+    @precondition(lambda self: self.seen and not self.out)
     @rule()
     def stop_reading(self) -> None:
         """Only an inbox that was given something can be full."""
@@ -232,8 +262,8 @@ class Conversation(RuleBasedStateMachine):
                 entry = self.server.every[result.tag]
                 assert (result.epoch, result.offset, entry.data) == (entry.epoch, entry.offset, self.texts[ticket])
             elif isinstance(result, RoomcastError):
-                assert isinstance(result, Unavailable | OutcomeUnknown), result
-                if isinstance(result, Unavailable):
+                assert isinstance(result, Unavailable | OutcomeUnknown | Removed | Closed), result
+                if not isinstance(result, OutcomeUnknown):
                     assert all(entry.data != self.texts[ticket] for entry in self.server.every.values())
 
     @invariant()
