@@ -44,6 +44,7 @@ class Counts:
         "messages_out",
         "rooms",
     )
+        "slow_closes",
 
     def __init__(self) -> None:
         self.connections = 0
