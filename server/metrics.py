@@ -43,8 +43,8 @@ class Counts:
         "messages_in",
         "messages_out",
         "rooms",
-    )
         "slow_closes",
+    )
 
     def __init__(self) -> None:
         self.connections = 0
