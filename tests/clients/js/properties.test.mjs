@@ -12,6 +12,7 @@ class World {
   rooms = new Map();
   logs = new Map(); // epoch → entries, for the judgement
   members = new Set();
+  inside = new Set(); // rooms the client is in, as far as it knows
   keys = new Map();
   wire = []; // frames on their way to the client
   inbox = []; // what the client sent on this connection
@@ -45,7 +46,11 @@ class World {
         assert.ok(!this.outcomes.get(about), `request ${about} was settled twice`);
         this.outcomes.set(about, type ? type.code : 'ok');
       } else if (what === 'emit' && about !== null) this.told(about, type, detail);
-      else if (type === 'joined') this.seen.set(detail.room, { epoch: detail.epoch, offset: detail.offset });
+      else if (type === 'joined') {
+        assert.ok(!this.inside.has(detail.room), `put into room ${detail.room}, where it was already`);
+        this.inside.add(detail.room);
+        this.seen.set(detail.room, { epoch: detail.epoch, offset: detail.offset });
+      }
     }
     assert.ok(this.machine.due < Infinity);
   }
@@ -53,7 +58,10 @@ class World {
   told(room, type, detail) {
     const seen = this.seen.get(room);
     if (type === 'reset') this.seen.set(room, { epoch: detail.epoch, offset: null });
-    if (type === 'left') this.seen.delete(room);
+    if (type === 'left') {
+      this.inside.delete(room);
+      this.seen.delete(room);
+    }
     if (type !== 'message') return;
     if (seen?.offset != null) assert.equal(detail.offset, seen.offset + 1, `room ${room}: a hole or a double`);
     const epoch = this.machine.rooms.get(room).position.epoch;
@@ -138,7 +146,7 @@ class World {
       () => this.serve(),
       () => this.serve(),
       () => { this.now += random.below(3_000); this.tell('tick'); },
-      () => this.machine.rooms.has(room) || this.tell('join', room, { history: random.below(4) }),
+      () => this.machine.rooms.has(room) || this.tell('join', room, { history: random.below(4) }, this.inside.add(room)),
       () => this.send(room),
       () => this.tell('read', room, random.below(10)),
       () => this.tell('type', room, random.chance(0.5)),
@@ -244,7 +252,7 @@ test('noise never throws, never skips a message and never settles a request twic
       message,
       message,
       () => ({ op: 'welcome', session: 's', user_id: null, ping: 10, max_message: 100 }),
-      () => ({ op: 'broadcast', type: random.pick(['reset', 'typing', 'presence', 'presence_list', 'receipt', 'error', 'new']), room: room(), offset: offset(), epoch: 'f' }),
+      () => ({ op: 'broadcast', type: random.pick(['reset', 'joined', 'left', 'typing', 'presence', 'presence_list', 'receipt', 'error', 'new']), room: room(), offset: offset(), epoch: 'f' }),
       () => ({ op: 'reply', id: id(), ok: random.chance(0.8), code: random.pick(['timeout', 'forbidden', 'internal']), epoch: random.pick(['e', 'f']), offset: offset(), tag: 't', recovered: random.pick([null, true, false]), more: random.chance(0.2) || undefined, messages: Array.from({ length: random.below(3) }, message) }),
       () => ({ op: random.pick(['degraded', 'restored', 'drain', 'auth_expiring', 'pong', 'new']) }),
       () => random.pick([null, 7, 'text', [], {}]),
@@ -274,6 +282,7 @@ test('noise never throws, never skips a message and never settles a request twic
           assert.ok(!settled.has(about));
           settled.add(about);
         }
+        if (what === 'emit' && about === null && type === 'joined') seen.delete(detail.room);
         if (what !== 'emit' || about === null) continue;
         if (type === 'reset') seen.delete(about);
         if (type !== 'message') continue;
