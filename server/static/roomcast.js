@@ -316,7 +316,7 @@ export class Machine {
       room.position = { epoch: frame.epoch, offset: frame.offset, tag: frame.tag };
       room.read = room.seen = 0;
       this.emit(room.name, type, frame);
-    } else if (type === 'left') {
+    } else if (type === 'left' && room) {
       if (room.state !== 'live') return this.rejoin(room, 0); // asked for at the same time: the later join counts
       this.rooms.delete(room.name);
       this.abandon(room.name, new RoomcastError(type, 'taken out by the application'));
