@@ -44,7 +44,7 @@ from server.handlers.routing import WebSocketRouter  # noqa: E402
 from server.handlers.yaml_config import YamlError  # noqa: E402
 from server.identity import ANONYMOUS, Grants, Identity, User  # noqa: E402
 from server.refusal import Refusal  # noqa: E402
-from server.serve import run  # noqa: E402
+from server.running import run  # noqa: E402
 from server.settings import Settings, SettingsError, load_settings  # noqa: E402
 
 __all__ = [

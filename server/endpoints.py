@@ -121,8 +121,8 @@ async def _forbid(scope: Scope, send: Send) -> None:
         await send({"type": "websocket.close"})
 
 
-def http_routes(hub: LocalHub) -> list[Route]:
-    """/healthz /readyz /metrics /roomcast.js, with keys for it /api/v1, and in dev mode /demo."""
+def operators_routes(hub: LocalHub) -> list[Route]:
+    """/healthz /readyz /metrics."""
 
     async def healthz(request: Request) -> Response:
         """The process runs and its loop turns."""
@@ -136,10 +136,15 @@ def http_routes(hub: LocalHub) -> list[Route]:
     async def metrics(request: Request) -> Response:
         return Response(hub.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def http_routes(hub: LocalHub) -> list[Route]:
+    """Those of operators (/metrics only where it has no port of its own), /roomcast.js, with keys for it /api/v1, and
+    in dev mode /demo."""
+    apart = {"/metrics"} if hub.settings.metrics_port else set()
     routes = [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
+        *(route for route in operators_routes(hub) if route.path not in apart),
         Route("/roomcast.js", _static(without_comments(_asset("roomcast.js")), JAVASCRIPT, CLIENT_HEADERS)),
         *api_routes(hub),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from server.redact import redact
@@ -13,8 +14,18 @@ from server.settings import SettingsError
 LOGIN_TIMEOUT_S = 2.0
 
 
-def check_port(host: str, port: int) -> None:
-    """Raises SettingsError if nobody could listen there now. What happens a moment later is told by the server."""
+def check_ports(host: str, port: int, metrics_ports: Sequence[int]) -> None:
+    """Raises SettingsError as :func:`check_port` does."""
+    check_port(host, port)
+    for each in metrics_ports:
+        if each == port:
+            raise SettingsError(f"port {port} is that of the clients: choose another --metrics-port")
+        check_port(host, each, "--metrics-port")
+
+
+def check_port(host: str, port: int, option: str = "--port") -> None:
+    """Raises SettingsError if nobody could listen there now; ``option`` chooses the port. What happens a moment later
+    is told by the server."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, proto) as probe:
@@ -25,8 +36,8 @@ def check_port(host: str, port: int) -> None:
         raise SettingsError(f"{host!r} is no address of this machine: set --host to one, or to 0.0.0.0") from None
     except OSError as error:
         hints = {
-            errno.EADDRINUSE: f"port {port} on {host} is in use: stop what listens there or choose another --port",
-            errno.EACCES: f"port {port} needs special rights: choose one from 1024 on with --port",
+            errno.EADDRINUSE: f"port {port} on {host} is in use: stop what listens there or choose another {option}",
+            errno.EACCES: f"port {port} needs special rights: choose one from 1024 on with {option}",
             errno.EADDRNOTAVAIL: f"{host} is no address of this machine: set --host to one, or to 0.0.0.0",
         }
         hint = hints.get(error.errno or 0, f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}")

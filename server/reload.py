@@ -41,7 +41,7 @@ def keep_fresh() -> int:
     signal.signal(signal.SIGTERM, stop)
     while True:
         seen = snapshot(Path.cwd())
-        child = subprocess.Popen(command, env={**os.environ, CHILD: "1"}, preexec_fn=_end_with_parent)
+        child = subprocess.Popen(command, env={**os.environ, CHILD: "1"}, preexec_fn=end_with_parent)
         while not stopping and snapshot(Path.cwd()) == seen:
             time.sleep(LOOK_S)
         code = _end(child)
@@ -50,7 +50,7 @@ def keep_fresh() -> int:
         print("roomcast: a file has changed, starting again", file=sys.stderr)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In the child: a SIGTERM when the parent is gone, however it went (Linux, prctl(2)); no node is left behind."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:

@@ -7,6 +7,7 @@ import logging
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from server.app import Node
 from server.drain import drain
@@ -75,6 +76,8 @@ def uvicorn_config(node: Node, *, fast: bool = True) -> uvicorn.Config:
     )
 
 
-def run(node: Node) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
-    Server(uvicorn_config(node), node).run()
+def operators_config(app: ASGIApp) -> uvicorn.Config:
+    """For a port that only operators use: plain HTTP."""
+    return uvicorn.Config(
+        app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False
+    )

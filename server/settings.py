@@ -78,6 +78,13 @@ class Settings(BaseModel):
     host: Annotated[str, serving(description="Address to listen on; 0.0.0.0 or :: is all of them.")] = "127.0.0.1"
     port: Annotated[int, serving(description="Port to listen on; 0 takes a free one.", ge=0, le=65535)] = 8000
     dev: Annotated[bool, serving(description="To try it out: users by ?user=alice, demo page, local pages.")] = False
+    workers: Annotated[
+        int, serving(description="Nodes on this port, a process each; 0 is one per core.", ge=0, le=256)
+    ] = 1
+    metrics_port: Annotated[
+        int,
+        serving(description="/metrics on a port of its own, worker i on this + i; 0: on --port.", ge=0, le=65000),
+    ] = 0
     node: Annotated[str | None, serving(description="Name in logs and lists; else the host's.", pattern=NAME)] = None
     trusted_proxies: Annotated[
         Networks, serving(description="Addresses or networks whose X-Forwarded-For and -Proto are believed.")

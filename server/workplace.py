@@ -1,0 +1,80 @@
+"""One of several workers that share a port (``roomcast serve --workers N``): what it is told by its supervisor.
+
+Each worker is a node of its own and listens on a socket of its own with SO_REUSEPORT, so the kernel spreads connections
+over them evenly, and one that ends takes no more from then on (figures: docs/design.md).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final, NamedTuple
+
+from server.settings import Settings
+
+VARIABLE: Final = "_ROOMCAST_WORKER"
+METRICS_PORT: Final = 9400
+"""Of the first worker, where the settings do not name one."""
+MAX_NAME_CHARS: Final = 48
+
+
+class Place(NamedTuple):
+    """In the environment of a worker: three numbers."""
+
+    number: int
+    port: int
+    """That all share."""
+    up_fd: int
+    """A pipe on which it says that it serves."""
+
+    @property
+    def variable(self) -> str:
+        return f"{self.number} {self.port} {self.up_fd}"
+
+    def settings(self, settings: Settings) -> Settings:
+        """Those of this worker: with a name and a port for metrics of its own."""
+        name = (settings.node or socket.gethostname())[:MAX_NAME_CHARS]
+        own = {"port": self.port, "node": f"{name}-{self.number}", "metrics_port": metrics_port(settings, self.number)}
+        return settings.model_copy(update=own)
+
+    def tell_up(self) -> None:
+        """Tell the supervisor that this worker serves. Once."""
+        os.write(self.up_fd, b"\n")
+        os.close(self.up_fd)
+
+    def mark_logs(self) -> None:
+        """Let every line of the log name this worker."""
+
+        def mark(record: logging.LogRecord) -> bool:
+            record.worker = self.number
+            return True
+
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(mark)
+
+
+def take_place(environ: MutableMapping[str, str]) -> Place | None:
+    """The place of this process, None if it is no worker. Taken out of the environment, which its children inherit."""
+    told = environ.pop(VARIABLE, None)
+    return Place(*map(int, told.split())) if told is not None else None
+
+
+def metrics_port(settings: Settings, number: int) -> int:
+    """Where the metrics of this worker are."""
+    return (settings.metrics_port or METRICS_PORT) + number
+
+
+def shared_socket(host: str, port: int) -> socket.socket:
+    """Bound, as others of the same user may be; not listening yet. Raises OSError."""
+    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    bound = socket.socket(family, kind, proto)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except BaseException:
+        bound.close()
+        raise
+    return bound
