@@ -22,8 +22,8 @@ from server.admission import Admission
 from server.auth import Authenticate, Authenticator, Refused
 from server.endpoints import ProtocolEndpoint, Scope, http_routes, kept_endpoint
 from server.handlers.connection import route_path
-from server.handlers.hooks import Hooks
-from server.handlers.lifecycle import SITE, Site
+from server.handlers.hooks import HOOKS, Hooks
+from server.handlers.lifecycle import CANCELLED_S, SITE, Site
 from server.handlers.registrations import Registrations
 from server.handlers.threads import call
 from server.heartbeat import Heartbeat
@@ -42,6 +42,12 @@ NOBODY_COULD_CONNECT = (
     "ROOMCAST_SESSION_SECRET, give the application an @hub.authenticate, "
     "or ROOMCAST_DEV=1 on your own machine (anybody is whoever ?user= says)"
 )
+SHUTDOWN_HOOKS_S = 5.0
+"""How long all ``on_shutdown`` functions together may take."""
+BROKER_FAREWELL_S = 3.0
+"""What the broker takes at most to say goodbye: a command's timeout and a little."""
+ENDS_S = CANCELLED_S + SHUTDOWN_HOOKS_S + BROKER_FAREWELL_S
+"""From the end of the handlers' time to the end of :meth:`Node.running`, at the longest."""
 ORIGINS_VARIABLE = "WS_ALLOWED_ORIGINS"
 """Heard beside ROOMCAST_ORIGINS, for those who come from a framework that calls it so."""
 
@@ -99,6 +105,9 @@ class Node:
         if scope["type"] != "websocket":
             await self._starlette(scope, receive, send)
             return
+        if self.hub.draining:
+            await _send_elsewhere(scope, receive, send)
+            return
         scope[SITE] = self._site
         if route_path(scope) == "/ws":
             await self._endpoint(scope, receive, send)
@@ -122,12 +131,24 @@ class Node:
                 await call(function)
             yield
         finally:
-            await self._site.close()
+            await self.end_handlers(0)
             try:
-                for function in self._registered.shutdown:
-                    await call(function)
+                await self._shutdown_hooks()
             finally:
                 await self.hub.close()
+
+    async def end_handlers(self, grace_s: float) -> None:
+        """Whatever handler or hook of a connection still runs after ``grace_s`` is cancelled."""
+        hooks = self.hub.tasks.named(HOOKS)
+        await self._site.close(grace_s, hooks)
+
+    async def _shutdown_hooks(self) -> None:
+        try:
+            async with asyncio.timeout(SHUTDOWN_HOOKS_S):
+                for function in self._registered.shutdown:
+                    await call(function)
+        except TimeoutError:
+            logger.error("the on_shutdown functions did not end within %g s: cut off", SHUTDOWN_HOOKS_S)
 
     def _admission(self, settings: Settings, registered: Registrations) -> Admission:
         secret = settings.secret.get_secret_value() if settings.secret is not None else None
@@ -187,6 +208,18 @@ def create_app(
 def node_id(name: str) -> str:
     """A name for people, and a part that is new at every start, so that nothing is inherited from a former life."""
     return f"{name}.{secrets.token_hex(4)}"
+
+
+async def _send_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """503 before the upgrade: a proxy asks the next node, a client comes again. Else a close."""
+    await receive()  # websocket.connect
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    body = b"This node is leaving: connect again.\n"
+    headers = [(b"retry-after", b"1"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 def _notes(error: Exception) -> str:

@@ -372,9 +372,15 @@ class LocalHub(Listener):
         self.interest.acquire(CONTROL)
         self._upkeep.start()
 
+    def leaving(self) -> None:
+        """This node begins to send its clients away; the others are told."""
+        self.draining = True
+        self._upkeep.tell_now()
+
     async def close(self) -> None:
         self.expiry.close()
         await self.tasks.close()
+        await self._upkeep.farewell()
         await self.broker.close()
 
     def _crashed(self, name: str, error: BaseException | None) -> None:

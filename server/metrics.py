@@ -42,6 +42,7 @@ class Counts:
         "joins",
         "messages_in",
         "messages_out",
+        "rebalanced",
         "rooms",
         "slow_closes",
     )
@@ -64,6 +65,8 @@ class Counts:
         """The same after it: each counts once per recipient."""
         self.bytes_out = 0
         """Bytes of what was fanned out, counted as JSON text frames; answers to requests are not in it."""
+        self.rebalanced = 0
+        """Connections sent to emptier nodes."""
         self.errors = 0
         """Requests answered with an error."""
         self.foreign = 0
@@ -163,6 +166,7 @@ class Metrics:
             ("deliveries", "Messages times recipients.", counts.deliveries),
             ("sent_bytes", "Bytes of what was fanned out, as JSON text frames.", counts.bytes_out),
             ("request_errors", "Requests answered with an error.", counts.errors),
+            ("rebalanced_connections", "Connections sent to emptier nodes.", counts.rebalanced),
             ("foreign_signals", "Signals no node of ours can have written, dropped.", counts.foreign),
         ):
             yield CounterMetricFamily(f"roomcast_{name}", text, value)

@@ -95,6 +95,10 @@ class Settings(BaseModel):
     drain_s: Annotated[
         Seconds, serving(description="Connections are closed over this time (s) at a shutdown.", ge=0, le=600)
     ] = 20.0
+    rebalance_per_s: Annotated[
+        float,
+        serving(description="Above its share a node sends so many connections per second to others; 0: none.", ge=0),
+    ] = 0.0
 
     broker: Annotated[str, brokers(description="memory:// (this node alone), redis://, rediss:// or unix:// URL.")] = (
         "memory://"

@@ -40,6 +40,10 @@ class Tasks:
             logger.error("task %r ended, it should not", task.get_name())
             self._on_crash(task.get_name(), None)
 
+    def named(self, name: str) -> list[asyncio.Task[Any]]:
+        """Those of this name that run."""
+        return [task for task in self._tasks if task.get_name() == name]
+
     async def close(self) -> None:
         """Cancel what still runs and wait for it."""
         self._closing = True

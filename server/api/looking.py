@@ -100,11 +100,17 @@ class Rooms(Reply):
 
 
 class NodeDescription(Reply):
+    """``moved``: connections sent to other nodes within the last seconds. ``leaving``: it drains. ``updated``: when it
+    said all this, by its own clock."""
+
     node: str
     version: str
     started: float
+    updated: float = 0.0
     connections: int
+    moved: int = 0
     rooms: int
+    leaving: bool = False
 
 
 class Nodes(Reply):

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from starlette.types import Message, Scope
@@ -22,6 +22,9 @@ from server.identity import Action, room_matches
 from server.refusal import REFUSED_JOIN, Refusal
 
 logger = logging.getLogger("server.handlers")
+
+HOOKS: Final = "join and leave hooks"
+"""The name of the tasks in which these run."""
 
 
 class Hooks:
@@ -110,7 +113,7 @@ class Hooks:
     def _tell(self, hooks: Iterable[ForRooms], connection: Connection, room: str) -> None:
         functions = _matching(hooks, room)
         if functions:
-            self._hub.tasks.spawn(self._told(functions, self._conn(connection), room), "join and leave hooks")
+            self._hub.tasks.spawn(self._told(functions, self._conn(connection), room), HOOKS)
 
     async def _told(self, functions: list[Callable[..., Any]], conn: WebSocket, room: str) -> None:
         for function in functions:

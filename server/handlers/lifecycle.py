@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -32,6 +32,8 @@ SITE: Final = "roomcast.site"
 GRACE_S: Final = 5.0
 FAREWELL_S: Final = 5.0
 """How long ``on_disconnect`` may take."""
+CANCELLED_S: Final = 2.0
+"""How long a cancelled handler may take to end when its node does."""
 FOREIGN_ORIGIN: Final = "This Origin may not connect here: add it to ROOMCAST_ORIGINS.\n"
 
 Session = Callable[[WebSocket], Awaitable[object]]
@@ -73,12 +75,15 @@ class Site:
     grace_s: float = GRACE_S
     sessions: set[asyncio.Task[object]] = field(default_factory=set)
 
-    async def close(self) -> None:
-        """End all sessions that still run."""
-        for session in self.sessions:
-            session.cancel()
-        if self.sessions:
-            await asyncio.wait(self.sessions, timeout=FAREWELL_S)
+    async def close(self, grace_s: float, others: Collection[asyncio.Task[object]]) -> None:
+        """Cancel the sessions, and these other tasks, that still run after ``grace_s``."""
+        running = {*self.sessions, *others}
+        if running and grace_s > 0:
+            _, running = await asyncio.wait(running, timeout=grace_s)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=CANCELLED_S)
 
 
 class Endpoint:
