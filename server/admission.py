@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from starlette.middleware.sessions import SessionMiddleware
 
-from server.auth import Authenticator, Credentials, NoCredentials, Refused, credentials
+from server.accepting import PLACE, Place, address_of
+from server.auth import Authenticator, Credentials, NoCredentials, Outdated, Refused, credentials
+from server.denial import Denied
 from server.identity import ANONYMOUS, Identity
 from server.origin import origin_is_allowed
 from server.revocation import Revocations
+from server.suspects import Suspects
 
 logger = logging.getLogger("server.admission")
 
@@ -22,8 +25,9 @@ Demand = Literal["user", "required", "optional", "lenient"]
 not understood is ignored, because the application has its own (a raw endpoint's ``?token=`` need not be ours)."""
 
 
-class ForeignOrigin(Exception):
-    """Refused before the upgrade, with 403."""
+class ForeignOrigin(Denied):
+    def __init__(self) -> None:
+        super().__init__(403, "This Origin may not connect here: add it to ROOMCAST_ORIGINS.\n", "origin")
 
 
 class Admission:
@@ -34,6 +38,7 @@ class Admission:
         *,
         origins: Sequence[str],
         dev: bool,
+        failed_auth_per_min: float,
         session_secret: str | None = None,
         session_cookie: str = "session",
     ) -> None:
@@ -41,6 +46,7 @@ class Admission:
         self._revocations = revocations
         self._origins = origins
         self._dev = dev
+        self._suspects = Suspects(failed_auth_per_min)
         self._sessions: SessionMiddleware | None = None
         if session_secret is not None:
             self._sessions = SessionMiddleware(_nothing, session_secret, session_cookie=session_cookie)
@@ -48,28 +54,35 @@ class Admission:
     async def admit(
         self, scope: Scope, *, demand: Demand = "required", origins: Sequence[str] | None = None
     ) -> tuple[Identity, Credentials]:
-        """Raises :class:`ForeignOrigin` and :class:`Refused`. ``origins`` are one endpoint's own, in place of the
-        node's. Fills ``scope["session"]`` where the node knows the cookie's key, and empties it where no Origin came.
+        """Raises :class:`Denied` and :class:`Refused`. ``origins`` are one endpoint's own, in place of the node's.
+        Fills ``scope["session"]`` where the node knows the cookie's key, and empties it where no Origin came.
         """
+        address = address_of(scope)
         given = await self._given(scope)
         origin, host = given.headers.get("origin"), given.headers.get("host")
         if not origin_is_allowed(origin, host, self._origins if origins is None else origins, self._dev):
             logger.info("refused the origin %r", origin)
             raise ForeignOrigin
         try:
-            identity = await self._authenticator.identify(given)
+            async with self._suspects.checking(address):
+                identity = await self._authenticator.identify(given)
             if self._revocations.refuses(identity, given.query.get("session")):
-                raise Refused("revoked by an operator: sign in again")
+                raise Outdated("revoked by an operator: sign in again")
             if demand == "user" and identity.user is None:
                 raise NoCredentials("a user is needed here")
         except NoCredentials:
             if demand in ("user", "required"):
                 raise
             identity = ANONYMOUS
-        except Refused:
+        except Refused as refused:
             if demand != "lenient":
+                if refused.guessed and given.anything:
+                    self._suspects.failed(address, given.token)
                 raise
             identity = ANONYMOUS
+        place: Place | None = scope.get(PLACE)
+        if place is not None and identity.user is not None:
+            place.claim(identity.user)
         return identity, given
 
     async def renew(self, token: str) -> Identity:

@@ -18,9 +18,12 @@ from starlette.websockets import WebSocketDisconnect
 
 from broker import broker_from_url
 from broker.base import Broker
+from server.accepting import PLACE, Accepting
 from server.admission import Admission
 from server.auth import Authenticate, Authenticator, Refused
+from server.denial import Denied, deny
 from server.endpoints import ProtocolEndpoint, Scope, http_routes, kept_endpoint
+from server.fastlane import EXTENSION, FastConnection
 from server.handlers.connection import route_path
 from server.handlers.hooks import HOOKS, Hooks
 from server.handlers.lifecycle import CANCELLED_S, SITE, Site
@@ -78,6 +81,10 @@ class Node:
         if hooks.wanted or hooks.broadcast:
             self.hub.gate = hooks
         self.hub.renew = self._renew
+        self._accepting = Accepting(settings, lambda: self.hub.counts.connections, self._connections_of)
+        if settings.max_connections_per_address:
+            self.hub.on_lost = self._accepting.lost
+        self._accepting.watch(self.hub.metrics)
         self._endpoint = (
             kept_endpoint() if registered.ws_middleware else ProtocolEndpoint(self._site, keep=hooks.wanted)
         )
@@ -90,7 +97,26 @@ class Node:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "websocket" or "app" in scope:
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, send)
+            return
+        try:
+            place = self._accepting.place(scope)
+        except Denied as denied:
+            self.hub.counts.refused[denied.reason] += 1
+            await receive()  # websocket.connect
+            await deny(scope, send, denied)
+            return
+        try:
+            await place.turn()
+            if not _has_gone(scope):
+                scope[PLACE] = place
+                await self._serve(scope, receive, send)
+        finally:
+            place.left()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "app" in scope:
             await self._app(scope, receive, send)
             return
         try:
@@ -150,6 +176,9 @@ class Node:
         except TimeoutError:
             logger.error("the on_shutdown functions did not end within %g s: cut off", SHUTDOWN_HOOKS_S)
 
+    def _connections_of(self, user: str) -> int:
+        return len(self.hub.users.members(user)) + len(self.hub.raw_users.members(user))
+
     def _admission(self, settings: Settings, registered: Registrations) -> Admission:
         secret = settings.secret.get_secret_value() if settings.secret is not None else None
         session_secret = settings.session_secret.get_secret_value() if settings.session_secret is not None else None
@@ -177,6 +206,7 @@ class Node:
             self.hub.revocations,
             origins=[*settings.origins, *listed, *registered.allowed_origins],
             dev=settings.dev,
+            failed_auth_per_min=settings.failed_auth_per_min,
             session_secret=session_secret,
             session_cookie=settings.session_cookie,
         )
@@ -220,6 +250,12 @@ async def _send_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
     headers = [(b"retry-after", b"1"), (b"content-length", str(len(body)).encode())]
     await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+
+
+def _has_gone(scope: Scope) -> bool:
+    """Whether the client has given up, as far as the server says."""
+    connection: FastConnection | None = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
+    return connection is not None and connection.closed
 
 
 def _notes(error: Exception) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 import jwt
 
-from server import protocol
+from server import closing, protocol
 from server.identity import ANONYMOUS, Identity, User, grants_of, user_text
 from server.jwks import Key, RemoteKeys
 
@@ -26,9 +26,38 @@ LEEWAY_S = 30.0
 class Refused(Exception):
     """No or bad credentials: the connection is accepted and closed with 4001, so that a browser can see why."""
 
+    code = closing.UNAUTHENTICATED
+    reason = "credentials"
+    """One of a few fixed words, for the metrics."""
+    guessed = True
+    """Whether it may have been a guess: those are counted (server/suspects.py)."""
+    retry_after_s = 0.0
+
 
 class NoCredentials(Refused):
     """Nothing was brought at all."""
+
+    reason = "no_credentials"
+    guessed = False
+
+
+class Outdated(Refused):
+    """They were good once: expired, or revoked."""
+
+    reason = "outdated"
+    guessed = False
+
+
+class TooManyConnections(Refused):
+    """Good credentials, of a user who has enough connections or opens them too often."""
+
+    code = closing.TOO_MANY_CONNECTIONS
+    guessed = False
+
+    def __init__(self, text: str, reason: str, retry_after_s: float) -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 Authenticate = Callable[["Credentials"], Any]
@@ -59,6 +88,11 @@ class Credentials(NamedTuple):
             if offered.startswith(TOKEN_SUBPROTOCOL):
                 return offered.removeprefix(TOKEN_SUBPROTOCOL)
         return self.query.get("token")
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something that may be a credential, known to us or to the application."""
+        return "authorization" in self.headers or bool(self.query.keys() - {"session"}) or self.token is not None
 
 
 def credentials(scope: Mapping[str, Any]) -> Credentials:
@@ -167,7 +201,7 @@ class Authenticator:
                 options={"require": required, "verify_sub": False, "verify_aud": self._audience is not None},
             )
         except jwt.ExpiredSignatureError as error:
-            raise Refused("the token has expired: get a new one") from error
+            raise Outdated("the token has expired: get a new one") from error
         except (jwt.InvalidTokenError, ValueError, TypeError) as error:
             raise Refused("the token is not valid") from error
         return _identity_of_claims(claims)

@@ -15,17 +15,19 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.websockets import WebSocketDisconnect
 
-from server import closing, protocol
-from server.admission import ForeignOrigin
+from server import events, protocol
+from server.accepting import PLACE, Place
 from server.api.endpoint import api_routes
 from server.auth import Credentials, Refused
 from server.connection import Connection
+from server.denial import Denied, deny
 from server.fastlane import EXTENSION
+from server.frames import to_packed
 from server.handlers.connection import JSON_SUBPROTOCOL as JSON
 from server.handlers.connection import MSGPACK_SUBPROTOCOL as MSGPACK
 from server.handlers.connection import WebSocket, route_path
 from server.handlers.hooks import hub_connection
-from server.handlers.lifecycle import FOREIGN_ORIGIN, Endpoint, Options, Site
+from server.handlers.lifecycle import Endpoint, Options, Site
 from server.hub import LocalHub
 from server.identity import ANONYMOUS, Identity
 from server.plainlane import PlainConnection, Receive, Send
@@ -46,24 +48,28 @@ class ProtocolEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         admission = self._site.admission
         await receive()  # websocket.connect
-        refused = None
+        refused: Refused | None = None
         identity, given = ANONYMOUS, None
         try:
             identity, given = await admission.admit(scope)
-        except ForeignOrigin:
-            await _forbid(scope, send)
+        except Denied as denied:
+            self._site.hub.counts.refused[denied.reason] += 1
+            await deny(scope, send, denied)
             return
         except Refused as error:
-            refused = str(error)
+            refused = error
         subprotocol = next((offered for offered in scope.get("subprotocols") or () if offered in (JSON, MSGPACK)), None)
         accept: dict[str, Any] = {"type": "websocket.accept"}
         if subprotocol is not None:
             accept["subprotocol"] = subprotocol
         await send(accept)
         if refused is not None or given is None:
+            assert refused is not None
+            self._site.hub.counts.refused[refused.reason] += 1
             logger.info("refused a connection: %s", refused)
-            reason = (refused or "")[:123]
-            await send({"type": "websocket.close", "code": closing.UNAUTHENTICATED, "reason": reason})
+            if refused.retry_after_s:
+                await send(_in_frame(events.backoff(refused.retry_after_s), subprotocol == MSGPACK))
+            await send({"type": "websocket.close", "code": refused.code, "reason": str(refused)[:123]})
             return
         await self._serve(scope, receive, send, given, identity, subprotocol == MSGPACK)
 
@@ -95,6 +101,9 @@ class ProtocolEndpoint:
         if self._keep:
             connection.handler = hub_connection(connection, scope, hub)
         hub.attach(connection, route_path(scope), identity.user, session)
+        place: Place | None = scope.get(PLACE)
+        if place is not None:
+            place.entered(connection)
 
 
 def kept_endpoint() -> Endpoint:
@@ -110,15 +119,11 @@ def kept_endpoint() -> Endpoint:
     return Endpoint(session, Options(protocol=True, takes_messages=False))
 
 
-async def _forbid(scope: Scope, send: Send) -> None:
-    """HTTP 403 before the upgrade, with a text where the server can send one."""
-    if "websocket.http.response" in scope.get("extensions", {}):
-        body = FOREIGN_ORIGIN.encode()
-        headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "websocket.http.response.start", "status": 403, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": body})
-    else:
-        await send({"type": "websocket.close"})
+def _in_frame(event: bytes, packed: bool) -> dict[str, Any]:
+    """One event before the connection is the hub's."""
+    if packed:
+        return {"type": "websocket.send", "bytes": to_packed(event)}
+    return {"type": "websocket.send", "text": event.decode()}
 
 
 def operators_routes(hub: LocalHub) -> list[Route]:

@@ -151,6 +151,10 @@ def drain(retry_after_ms: int) -> bytes:
     return b'{"op":"drain","retry_after_ms":%d}' % retry_after_ms
 
 
+def backoff(retry_after_s: float) -> bytes:
+    return b'{"op":"backoff","retry_after_ms":%d}' % (retry_after_s * 1000)
+
+
 def auth_expiring(in_s: int) -> bytes:
     return b'{"op":"auth_expiring","in_s":%d}' % in_s
 

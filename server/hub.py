@@ -70,6 +70,8 @@ class LocalHub(Listener):
         """The application's say in what clients may do, where there is one."""
         self.renew: Callable[[str], Awaitable[Identity]] | None = None
         """Who a fresh token names; raises :class:`server.refusal.Refusal`. None: tokens cannot be replaced here."""
+        self.on_lost: Callable[[Connection], object] | None = None
+        """Told of every connection that has gone."""
         self.expiry = Expiry(settings.leeway_s)
         self.cluster = Cluster(self)
         self.revocations = Revocations(broker, self.tasks, self.cluster.revoked)
@@ -191,6 +193,8 @@ class LocalHub(Listener):
             self.left(connection, room)
         if connection.handler is not None:
             connection.handler.lost(code)
+        if self.on_lost is not None:
+            self.on_lost(connection)
 
     def left(self, connection: Connection, room: str) -> None:
         """Tell the application, if it has a say, that a connection is no member any more."""

@@ -25,6 +25,13 @@ LATENCY_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.
 LOOP_LAG_SAMPLE_S = 0.25
 
 
+REFUSALS = (
+    *("full", "draining", "address", "guesses", "origin"),  # by HTTP status
+    *("credentials", "no_credentials", "outdated", "user", "too_often"),  # accepted, and closed with 4001 or 4010
+)
+"""Why handshakes are refused."""
+
+
 class Counts:
     """The node's own numbers. All only grow, except those said to be the present state."""
 
@@ -42,6 +49,7 @@ class Counts:
         "joins",
         "messages_in",
         "messages_out",
+        "refused",
         "rebalanced",
         "rooms",
         "slow_closes",
@@ -75,6 +83,8 @@ class Counts:
         """What was not sent to a client that should have got it, by reason and kind of event."""
         self.slow_closes: Counter[str] = Counter()
         """Connections that ended because their client reads too slowly, by what it did: ``limit`` or ``stall``."""
+        self.refused: Counter[str] = Counter()
+        """Handshakes that ended without a connection, by reason."""
         self.closes: Counter[int] = Counter()
         """Connections that ended, by close code."""
 
@@ -180,6 +190,10 @@ class Metrics:
         for why in ("limit", "stall"):
             slow.add_metric([why], counts.slow_closes[why])
         yield slow
+        refused = CounterMetricFamily("roomcast_refused", "Handshakes refused, by reason.", labels=["reason"])
+        for reason in REFUSALS:
+            refused.add_metric([reason], counts.refused[reason])
+        yield refused
         closes = CounterMetricFamily("roomcast_closes", "Connections that ended, by close code.", labels=["code"])
         for code, closed in counts.closes.items():
             closes.add_metric([str(code) if code else "other"], closed)

@@ -165,6 +165,22 @@ class Settings(BaseModel):
         128 * KIB
     )
     inbound_bytes_burst: Annotated[Bytes, limits(description="Bytes a connection may send at once.", ge=1024)] = MIB
+    max_connections: Annotated[
+        int, limits(description="WebSockets on this node, more get 503; 0: as the file limit allows, less 256.", ge=0)
+    ] = 0
+    max_connections_per_user: Annotated[
+        int, limits(description="Connections of one user on this node, more are closed with 4010.", ge=1)
+    ] = 100
+    max_connections_per_address: Annotated[
+        int, limits(description="Connections of one address on this node, more get 429; 0: any number.", ge=0)
+    ] = 0
+    connects_per_min: Annotated[
+        float,
+        limits(description="Connects of a user per minute, after max_connections_per_user at once; more: 4010.", gt=0),
+    ] = 60.0
+    failed_auth_per_min: Annotated[
+        float, limits(description="Bad credentials of an address or for a user per minute; more: 429 for these.", gt=0)
+    ] = 120.0
     api_requests_per_s: Annotated[float, limits(description="HTTP API: requests per second and key.", gt=0)] = 200.0
     api_requests_burst: Annotated[int, limits(description="HTTP API: requests a key may send at once.", ge=1)] = 400
     history: Annotated[

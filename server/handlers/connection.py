@@ -22,6 +22,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from server import closing, protocol
+from server.accepting import PLACE, Place
 from server.connection import Connection, Handler
 from server.fastlane import EXTENSION
 from server.handlers.messages import MessageSocket, MessageType
@@ -161,6 +162,9 @@ class WebSocket(MessageSocket, Handler):
         connection.handler = self
         self.connection = connection
         subscribing = hub.attach(connection, self.path, self.identity.user, self._session_key)
+        place: Place | None = self.scope.get(PLACE)
+        if place is not None:
+            place.entered(connection)
         if subscribing:
             await asyncio.wait(subscribing)  # at most a second: without the broker it fails
 
@@ -181,7 +185,7 @@ class WebSocket(MessageSocket, Handler):
                 self.application_state = WebSocketState.DISCONNECTED
 
     @from_threads_too
-    async def reject(self, status: int = 403, text: str = "") -> None:
+    async def reject(self, status: int = 403, text: str = "", headers: Mapping[str, str] | None = None) -> None:
         """Refuse with an HTTP response, before the accept. After it (``auto_accept``) it is too late for that, and the
         connection closes with 1008."""
         if self.application_state is not WebSocketState.CONNECTING:
@@ -191,7 +195,7 @@ class WebSocket(MessageSocket, Handler):
             await self.receive_event()
         self.close_code = closing.POLICY
         if (text or status != 403) and "websocket.http.response" in self.scope.get("extensions", {}):
-            await self.send_denial_response(PlainTextResponse(text, status))
+            await self.send_denial_response(PlainTextResponse(text, status, headers))
         else:
             await self.send_event({"type": "websocket.close", "code": closing.NORMAL, "reason": ""})
 

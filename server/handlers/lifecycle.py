@@ -18,9 +18,10 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketDisconnect, WebSocketDisconnected
 
-from server import closing, protocol
-from server.admission import Admission, Demand, ForeignOrigin
+from server import closing, events, protocol
+from server.admission import Admission, Demand
 from server.auth import Refused
+from server.denial import Denied
 from server.handlers.connection import NORMAL_CODES, CaughtCodes, WebSocket, current
 from server.handlers.messages import BadMessage, MessageType
 from server.hub import LocalHub
@@ -34,7 +35,6 @@ FAREWELL_S: Final = 5.0
 """How long ``on_disconnect`` may take."""
 CANCELLED_S: Final = 2.0
 """How long a cancelled handler may take to end when its node does."""
-FOREIGN_ORIGIN: Final = "This Origin may not connect here: add it to ROOMCAST_ORIGINS.\n"
 
 Session = Callable[[WebSocket], Awaitable[object]]
 WsMiddleware = Callable[..., Any]
@@ -142,14 +142,19 @@ async def serve(
 async def _admit(site: Site, websocket: WebSocket, options: Options) -> bool:
     try:
         identity, given = await site.admission.admit(websocket.scope, demand=options.demand, origins=options.origins)
-    except ForeignOrigin:
-        await websocket.reject(text=FOREIGN_ORIGIN)
+    except Denied as denied:
+        site.hub.counts.refused[denied.reason] += 1
+        await websocket.reject(denied.status, denied.text, denied.headers)
         return False
     except Refused as error:
+        site.hub.counts.refused[error.reason] += 1
         logger.info("refused a connection: %s", error)
         websocket.hub = None  # nothing of the node is for it
         await websocket.accept()
-        await websocket.close(closing.UNAUTHENTICATED, str(error)[:123])
+        if options.protocol and error.retry_after_s:
+            backoff = events.backoff(error.retry_after_s)
+            await websocket.send_event({"type": "websocket.send", "text": backoff.decode()})
+        await websocket.close(error.code, str(error)[:123])
         return False
     session_key = given.query.get("session")
     key_is_good = session_key is not None and protocol.session_is_valid(session_key)

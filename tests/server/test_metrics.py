@@ -39,7 +39,9 @@ def test_counts_are_read_when_scraped() -> None:
     counts.dropped("slow", 2, "typing")
     counts.slow_closes["stall"] = 8
     counts.closed(1000)
+    counts.refused["full"] = 11
     seen = samples(metrics)
+    assert (seen['roomcast_refused_total{reason="full"}'], seen['roomcast_refused_total{reason="user"}']) == (11, 0)
     assert seen['roomcast_connections{lane="fast"}'] == 3
     assert seen['roomcast_connections{lane="plain"}'] == 2
     assert seen["roomcast_connections_opened_total"] == 9
@@ -58,7 +60,7 @@ def test_counts_are_read_when_scraped() -> None:
 def test_every_count_is_exported() -> None:
     metrics = Metrics()
     before = samples(metrics)
-    for number, name in enumerate(sorted(set(Counts.__slots__) - {"closes", "drops", "slow_closes"})):
+    for number, name in enumerate(sorted(set(Counts.__slots__) - {"closes", "drops", "refused", "slow_closes"})):
         setattr(metrics.counts, name, 1000 + number)
         after = samples(metrics)
         changed = {key for key in after if after[key] != before.get(key) and key.startswith("roomcast_")}

@@ -20,7 +20,13 @@ from tests.support.waiting import eventually, eventually_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 20.0
-UNHURRIED = {"requests_per_s": 1e6, "requests_burst": 10**6, "inbound_bytes_per_s": 2**30, "inbound_bytes_burst": 2**30}
+UNHURRIED = {
+    "requests_per_s": 1e6,
+    "requests_burst": 10**6,
+    "inbound_bytes_per_s": 2**30,
+    "inbound_bytes_burst": 2**30,
+    "connects_per_min": 1e9,
+}
 """Tests send as fast as they can; the limits on that are tested where they are the subject."""
 
 
