@@ -18,6 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from broker import broker_from_url
 from broker.base import Broker
+from server import vitals
 from server.accepting import PLACE, Accepting
 from server.admission import Admission
 from server.auth import Authenticate, Authenticator, Refused
@@ -67,6 +68,7 @@ class Node:
         registered = registered or Registrations()
         self.settings = settings
         self.hub = LocalHub(settings, broker, Metrics())
+        vitals.watch(self.hub)
         self.wheel = Heartbeat(settings.ping_s)
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where it runs, once it does."""

@@ -28,12 +28,15 @@ from server.payload import (
     ForgetSignal,
     MembershipSignal,
     RecheckSignal,
+    SampleSignal,
+    WatchSignal,
     decode_signal,
     encode_message,
     encode_signal,
 )
 from server.refusal import REFUSED_JOIN, Refusal
 from server.revocation import Revoked
+from server.watching import Watching
 
 if TYPE_CHECKING:
     from server.hub import LocalHub
@@ -43,6 +46,7 @@ class Cluster:
     def __init__(self, hub: LocalHub) -> None:
         self._hub = hub
         self.census = Census(hub)
+        self.watching = Watching(hub)
 
     # Said.
 
@@ -145,6 +149,10 @@ class Cluster:
             self.census.answered(signal)
         elif isinstance(signal, ForgetSignal):
             self._hub.receipts.forget_user(signal.user)
+        elif isinstance(signal, WatchSignal):
+            self.watching.asked(signal)
+        elif isinstance(signal, SampleSignal):
+            self.watching.told(signal)
 
     async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
         """The same for one connection."""

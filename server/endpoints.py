@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.websockets import WebSocketDisconnect
 
 from server import events, protocol
@@ -31,6 +31,7 @@ from server.handlers.lifecycle import Endpoint, Options, Site
 from server.hub import LocalHub
 from server.identity import ANONYMOUS, Identity
 from server.plainlane import PlainConnection, Receive, Send
+from server.status import status_routes
 
 logger = logging.getLogger("server.endpoints")
 
@@ -144,14 +145,15 @@ def operators_routes(hub: LocalHub) -> list[Route]:
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def http_routes(hub: LocalHub) -> list[Route]:
+def http_routes(hub: LocalHub) -> list[BaseRoute]:
     """Those of operators (/metrics only where it has no port of its own), /roomcast.js, with keys for it /api/v1, and
     in dev mode /demo."""
     apart = {"/metrics"} if hub.settings.metrics_port else set()
-    routes = [
+    routes: list[BaseRoute] = [
         *(route for route in operators_routes(hub) if route.path not in apart),
         Route("/roomcast.js", _static(without_comments(_asset("roomcast.js")), JAVASCRIPT, CLIENT_HEADERS)),
         *api_routes(hub),
+        *status_routes(hub),
     ]
     if hub.settings.dev:
         routes += [

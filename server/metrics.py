@@ -12,13 +12,13 @@ import platform
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from broker.stats import BrokerStats
+from broker.stats import BrokerStats, ServerHealth
 from server.version import VERSION
 
 LATENCY_BUCKETS_S = (0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -49,8 +49,8 @@ class Counts:
         "joins",
         "messages_in",
         "messages_out",
-        "refused",
         "rebalanced",
+        "refused",
         "rooms",
         "slow_closes",
     )
@@ -110,6 +110,14 @@ class Timing:
     def observe(self, seconds: float) -> None:
         self._counts[bisect_left(self._bounds_s, seconds)] += 1
         self._sum_s += seconds
+
+    @property
+    def count(self) -> int:
+        return sum(self._counts)
+
+    @property
+    def total_s(self) -> float:
+        return self._sum_s
 
     def family(self, name: str, text: str) -> HistogramMetricFamily:
         buckets: list[tuple[str, float]] = []
@@ -235,9 +243,29 @@ def broker_families(stats: BrokerStats, ready: Callable[[], bool]) -> Iterable[M
         yield CounterMetricFamily(f"roomcast_broker_{name}", text, getattr(stats, field))
     text = "The way of the last probe through the broker and back: the lag of the subscriber."
     yield GaugeMetricFamily("roomcast_subscriber_lag_seconds", text, stats.probe_rtt_s)
+    yield from server_families(stats.servers)
     if stats.probe_confirmed_at_s:
         age_s = max(0.0, time.monotonic() - stats.probe_confirmed_at_s)
         yield GaugeMetricFamily("roomcast_broker_probe_age_seconds", "Since the last probe came back.", age_s)
+
+
+SERVER_GAUGES = {
+    "used_memory_bytes": ("used_memory_bytes", "Memory that Redis says it uses."),
+    "maxmemory_bytes": ("maxmemory_bytes", "Redis' own limit; 0 is none."),
+    "clients": ("clients", "Connections to Redis, of all its users."),
+    "commands_per_s": ("commands_per_second", "Commands Redis carried out a second, a moment ago."),
+    "persistence_ok": ("persistence_ok", "1 while the last writes of Redis to its disk went well."),
+}
+"""Field of :class:`ServerHealth` -> name after ``roomcast_redis_``, help."""
+
+
+def server_families(servers: Mapping[str, ServerHealth]) -> Iterable[Metric]:
+    """What the node knows of each Redis it uses, at most some seconds old; nothing of one it is not connected to."""
+    for field, (name, text) in SERVER_GAUGES.items():
+        gauge = GaugeMetricFamily(f"roomcast_redis_{name}", text, labels=["server"])
+        for server, health in servers.items():
+            gauge.add_metric([server], float(getattr(health, field)))
+        yield gauge
 
 
 class _Exporter(Collector):

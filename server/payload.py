@@ -121,6 +121,20 @@ class ForgetSignal(NamedTuple):
     user: str
 
 
+class WatchSignal(NamedTuple):
+    """To all nodes: tell ``reply_to`` (a channel) how you are, once a second for so many seconds."""
+
+    reply_to: str
+    for_s: int
+
+
+class SampleSignal(NamedTuple):
+    """How one node is. ``sample`` is JSON text (server/vitals.py)."""
+
+    node: str
+    sample: bytes
+
+
 CONTROL = "path:.control"
 """The channel that every node hears. No request has this path: they begin with a slash."""
 
@@ -135,6 +149,8 @@ AnySignal = (
     | CensusSignal
     | CensusAnswer
     | ForgetSignal
+    | WatchSignal
+    | SampleSignal
 )
 
 _TYPES: tuple[type[AnySignal], ...] = (
@@ -148,6 +164,8 @@ _TYPES: tuple[type[AnySignal], ...] = (
     CensusSignal,
     CensusAnswer,
     ForgetSignal,
+    WatchSignal,
+    SampleSignal,
 )
 _CODES = {cls: code for code, cls in enumerate(_TYPES)}
 _FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
@@ -161,6 +179,8 @@ _FIELD_TYPES: dict[type[AnySignal], tuple[tuple[type, ...], ...]] = {
     CensusSignal: ((str,), (str,), (str,), (str,), (int,)),
     CensusAnswer: ((str,), (str,), (tuple,)),
     ForgetSignal: ((str,),),
+    WatchSignal: ((str,), (int,)),
+    SampleSignal: ((str,), (bytes,)),
 }
 
 

@@ -41,6 +41,7 @@ class Scope:
 
     __slots__ = (
         "again",
+        "behind_since_s",
         "follower",
         "followers",
         "gathered",
@@ -59,6 +60,8 @@ class Scope:
         self.followers = 0
         self.live = False
         self.reading = False
+        self.behind_since_s = 0.0
+        """When it stopped being live, on the loop's clock; means nothing while it is."""
         self.again = False
         self.opened = False
         """Read once: from then on differences are told."""
@@ -109,6 +112,7 @@ class Presence:
         scope = self._scopes.get(room)
         if scope is None:
             scope = self._scopes[room] = Scope(room)
+            scope.behind_since_s = asyncio.get_running_loop().time()
         scope.followers += 1
         if scope.live:
             return
@@ -194,7 +198,7 @@ class Presence:
             if verdict == "changed":
                 self._tell(scope, change.user, change.online, outbox)
             elif verdict == "behind":
-                scope.live = False
+                self._fell_behind(scope)
                 scope.kept.append(change)
                 self._read(scope)
         return outbox
@@ -207,9 +211,19 @@ class Presence:
         for room in tuple(self._scopes) if rooms is None else rooms:
             scope = self._scopes.get(room)
             if scope is not None:
-                scope.live = False
+                self._fell_behind(scope)
                 scope.again = scope.reading
                 self._read(scope)
+
+    def _fell_behind(self, scope: Scope) -> None:
+        if scope.live:
+            scope.live = False
+            scope.behind_since_s = asyncio.get_running_loop().time()
+
+    def behind_s(self) -> float:
+        """For how long the scope that is behind longest has not been what watchers may trust; 0 when all are."""
+        now_s = asyncio.get_running_loop().time()
+        return max((now_s - scope.behind_since_s for scope in self._scopes.values() if not scope.live), default=0.0)
 
     def retry(self) -> None:
         """The broker is back: read what could not be read."""
@@ -238,7 +252,7 @@ class Presence:
                 for change in kept:
                     verdict = scope.follower.apply(change)
                     if verdict == "behind":
-                        scope.live = False
+                        scope.live = False  # as it was before this reading, so its age goes on
                     elif verdict == "changed" or not scope.opened:
                         self._tell(scope, change.user, change.online, outbox)
                 scope.opened = True

@@ -76,15 +76,17 @@ from broker.redis.scripts import load_script
 from server.app import create_app
 from server.endpoints import without_comments
 from server.settings import Settings
+from server.status import ASSETS
 
 site = pathlib.Path(sys.argv[1])
 assert pathlib.Path(server.__file__).is_relative_to(site), server.__file__
 assert pathlib.Path(broker.__file__).is_relative_to(site), broker.__file__
 for name in files("broker.redis").joinpath("lua").iterdir():
     assert load_script(name.name.removesuffix(".lua")), name
-with TestClient(create_app(Settings(dev=True))) as client:
+paths = {name: path for path, name, _ in ASSETS} | {"demo.html": "/demo"}
+with TestClient(create_app(Settings.model_validate({"dev": True, "api_keys": "k:read:" + 32 * "x"}))) as client:
     for name in files("server").joinpath("static").iterdir():
-        path = "/demo" if name.name == "demo.html" else "/" + name.name
+        path = paths.get(name.name, "/" + name.name)
         source = name.read_bytes()
         assert client.get(path).content == (without_comments(source) if path == "/roomcast.js" else source), path
     assert client.get("/readyz").status_code == 200

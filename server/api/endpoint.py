@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from broker.base import BrokerError
 from server import jsontext
-from server.api import looking, moderation, openapi, publishing
+from server.api import looking, moderation, openapi, publishing, watching
 from server.api.keys import ApiKey, Keyring
 from server.api.operation import Call, Operation
 from server.api.problems import Problem, of_broker, of_validation
@@ -32,7 +32,7 @@ logger = logging.getLogger("server.api")
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_WITHIN_S: Final = 10.0
 MAX_QUERY_FIELDS: Final = 20
-OPERATIONS: Final = (*publishing.OPERATIONS, *looking.OPERATIONS, *moderation.OPERATIONS)
+OPERATIONS: Final = (*publishing.OPERATIONS, *looking.OPERATIONS, *moderation.OPERATIONS, *watching.OPERATIONS)
 
 _retry_key: TypeAdapter[str] = TypeAdapter(RetryKey)
 

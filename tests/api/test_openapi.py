@@ -30,6 +30,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "/forget": {"user_id": 42},
     "/disconnect": {"user_id": 42},
     "/revoke": {"token_id": "t", "for_s": 60},
+    "/status/ticket": {},
 }
 """What each operation is called with in these tests."""
 

@@ -12,8 +12,8 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from broker.stats import BrokerStats
-from server.metrics import BROKER_COUNTERS, LATENCY_BUCKETS_S, Counts, Metrics, Timing
+from broker.stats import BrokerStats, ServerHealth
+from server.metrics import BROKER_COUNTERS, LATENCY_BUCKETS_S, SERVER_GAUGES, Counts, Metrics, Timing
 from tests.support.waiting import eventually
 
 
@@ -49,7 +49,8 @@ def test_counts_are_read_when_scraped() -> None:
     assert (seen["roomcast_messages_received_total"], seen["roomcast_received_bytes_total"]) == (10, 100)
     assert (seen["roomcast_messages_sent_total"], seen["roomcast_deliveries_total"]) == (20, 200)
     assert (seen["roomcast_sent_bytes_total"], seen["roomcast_request_errors_total"]) == (2000, 6)
-    assert (seen["roomcast_foreign_signals_total"], seen['roomcast_drops_total{kind="message",reason="slow"}']) == (7, 4)
+    assert seen["roomcast_foreign_signals_total"] == 7
+    assert seen['roomcast_drops_total{kind="message",reason="slow"}'] == 4
     assert seen['roomcast_drops_total{kind="typing",reason="slow"}'] == 2
     assert (seen['roomcast_slow_closes_total{why="stall"}'], seen['roomcast_slow_closes_total{why="limit"}']) == (8, 0)
     assert seen['roomcast_closes_total{code="1000"}'] == 1
@@ -116,6 +117,25 @@ def test_the_brokers_numbers_are_exported_and_its_publishes_timed() -> None:
     assert seen["roomcast_broker_ready"] == 1 and 3 <= seen["roomcast_broker_probe_age_seconds"] < 10
 
 
+def test_each_redis_is_told_with_its_address_and_forgotten_with_it() -> None:
+    metrics = Metrics()
+    stats = BrokerStats()
+    metrics.watch_broker(stats, lambda: True)
+    assert not [key for key in samples(metrics) if key.startswith("roomcast_redis_")]
+    stats.servers["redis:6379"] = ServerHealth(800, 1000, 7, 12.5, False)
+    told = {key: value for key, value in samples(metrics).items() if key.startswith("roomcast_redis_")}
+    assert told == {
+        'roomcast_redis_used_memory_bytes{server="redis:6379"}': 800,
+        'roomcast_redis_maxmemory_bytes{server="redis:6379"}': 1000,
+        'roomcast_redis_clients{server="redis:6379"}': 7,
+        'roomcast_redis_commands_per_second{server="redis:6379"}': 12.5,
+        'roomcast_redis_persistence_ok{server="redis:6379"}': 0,
+    }
+    assert SERVER_GAUGES.keys() == {field.name for field in dataclasses.fields(ServerHealth)}
+    del stats.servers["redis:6379"]
+    assert not [key for key in samples(metrics) if key.startswith("roomcast_redis_")]
+
+
 def test_every_counter_of_the_broker_has_a_name() -> None:
     counters = {field.name for field in dataclasses.fields(BrokerStats) if field.type in (int, "int")}
     assert counters == BROKER_COUNTERS.keys()
@@ -149,7 +169,7 @@ def test_names_and_labels_follow_the_rules() -> None:
         assert re.fullmatch(r"(roomcast|process)_[a-z_]+", family.name)
         assert family.documentation
         for sample in family.samples:
-            assert set(sample.labels) <= {"lane", "code", "reason", "kind", "why", "le", "version", "python"}
+            assert set(sample.labels) <= {"lane", "code", "reason", "kind", "why", "le", "version", "python", "server"}
     assert any(key.startswith("roomcast_build_info{") for key in samples(metrics))
 
 

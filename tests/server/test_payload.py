@@ -19,7 +19,9 @@ from server.payload import (
     Origin,
     ReceiptSignal,
     RecheckSignal,
+    SampleSignal,
     TypingSignal,
+    WatchSignal,
     decode_message,
     decode_signal,
     encode_message,
@@ -38,6 +40,8 @@ signals = st.one_of(
     st.builds(CensusSignal, st.text(), st.text(), st.text(), st.text(), st.integers(0, 500)),
     st.builds(CensusAnswer, st.text(), st.text(), st.lists(st.tuples(st.text(), st.integers(0, 2**53))).map(tuple)),
     st.builds(ForgetSignal, st.text()),
+    st.builds(WatchSignal, st.text(), st.integers(0, 3600)),
+    st.builds(SampleSignal, st.text(), st.binary()),
 )
 
 

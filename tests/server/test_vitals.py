@@ -1,0 +1,50 @@
+"""The gauges that say how a node is."""
+
+from __future__ import annotations
+
+from server import vitals
+from server.connection import CONGESTED
+from server.hub import LocalHub
+from tests.server.test_metrics import samples
+from tests.support.connections import RecordingConnection as Client
+from tests.support.hubs import hubs
+from tests.support.waiting import eventually
+
+
+def gauges(hub: LocalHub) -> dict[str, float]:
+    return {name.removeprefix("roomcast_"): value for name, value in samples(hub.metrics).items()}
+
+
+async def test_they_say_what_the_node_is() -> None:
+    async with hubs(1) as (hub,):
+        vitals.watch(hub)
+        assert gauges(hub)["ready"] == 1 and gauges(hub)["draining"] == 0
+        clients = [Client(hub, "42"), Client(hub, "42"), Client(hub, '"x"'), Client(hub, None)]
+        clients[0].held |= CONGESTED
+        seen = gauges(hub)
+        assert seen["users"] == 2 and seen["congested_connections"] == 1
+        hub.draining = True
+        assert gauges(hub)["ready"] == 0 and gauges(hub)["draining"] == 1
+        hub.draining = False
+        hub.failure = "a task crashed"
+        assert gauges(hub)["ready"] == 0
+        hub.failure = None
+
+
+async def test_presence_that_cannot_be_told_or_read_lags() -> None:
+    async with hubs(1) as (hub,):
+        vitals.watch(hub)
+        Client(hub, "1")
+        await eventually(lambda: gauges(hub)["presence_lag_seconds"] == 0)
+        hub.broker.bus.interrupt(hub.broker, "the plug was pulled")  # type: ignore[attr-defined]
+        Client(hub, "2")
+        await eventually(lambda: hub.broker.stats.presence_waits[0]() > 0.05)
+        assert gauges(hub)["presence_lag_seconds"] > 0.05
+        hub.broker.bus.restore(hub.broker)  # type: ignore[attr-defined]
+        await eventually(lambda: gauges(hub)["presence_lag_seconds"] == 0)
+        # Somebody watches a set that could not be read again: what they see ages, too.
+        hub.broker.bus.interrupt(hub.broker, "the plug was pulled again")  # type: ignore[attr-defined]
+        hub.presence.verify()
+        await eventually(lambda: hub.presence.behind_s() > 0.05)
+        hub.broker.bus.restore(hub.broker)  # type: ignore[attr-defined]
+        await eventually(lambda: gauges(hub)["presence_lag_seconds"] == 0)
