@@ -97,9 +97,17 @@ class Place:
 
 
 class Accepting:
-    """``connected`` says how many connections the hub has, ``of_user`` how many of one user."""
+    """``connected`` says how many connections the hub has, ``of_user`` how many of one user, ``leaving`` whether it is
+    draining."""
 
-    def __init__(self, settings: Settings, connected: Callable[[], int], of_user: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connected: Callable[[], int],
+        of_user: Callable[[str], int],
+        leaving: Callable[[], bool],
+    ) -> None:
+        self._leaving = leaving
         self._connected = connected
         self._of_user = of_user
         self.max_connections = settings.max_connections or default_max_connections()
@@ -131,6 +139,8 @@ class Accepting:
     def place(self, scope: Mapping[str, Any]) -> Place:
         """Raises :class:`Denied`. Whoever gets a place calls ``left`` on it in the end."""
         retry_after_s = random.uniform(*RETRY_AFTER_S)
+        if self._leaving():
+            raise Denied(503, "This node is leaving: connect again.\n", "draining", retry_after_s)
         if self._connected() + len(self._entering) >= self.max_connections:
             raise Denied(503, "This node is full: connect again a little later.\n", "full", retry_after_s)
         address = self._counted(address_of(scope)) if self._max_per_address else None
@@ -148,7 +158,7 @@ class Accepting:
         if address is None or not self._proxies:
             return address
         network = ipaddress.ip_network(address)
-        trusted = any(network.version == proxy.version and network.subnet_of(proxy) for proxy in self._proxies)  # type: ignore[arg-type]
+        trusted = any(network.version == proxy.version and network.overlaps(proxy) for proxy in self._proxies)
         return None if trusted else address
 
     def claim(self, user: str) -> None:

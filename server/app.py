@@ -83,7 +83,9 @@ class Node:
         if hooks.wanted or hooks.broadcast:
             self.hub.gate = hooks
         self.hub.renew = self._renew
-        self._accepting = Accepting(settings, lambda: self.hub.counts.connections, self._connections_of)
+        self._accepting = Accepting(
+            settings, lambda: self.hub.counts.connections, self._connections_of, lambda: self.hub.draining
+        )
         if settings.max_connections_per_address:
             self.hub.on_lost = self._accepting.lost
         self._accepting.watch(self.hub.metrics)
@@ -132,9 +134,6 @@ class Node:
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":
             await self._starlette(scope, receive, send)
-            return
-        if self.hub.draining:
-            await _send_elsewhere(scope, receive, send)
             return
         scope[SITE] = self._site
         if route_path(scope) == "/ws":
@@ -240,18 +239,6 @@ def create_app(
 def node_id(name: str) -> str:
     """A name for people, and a part that is new at every start, so that nothing is inherited from a former life."""
     return f"{name}.{secrets.token_hex(4)}"
-
-
-async def _send_elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
-    """503 before the upgrade: a proxy asks the next node, a client comes again. Else a close."""
-    await receive()  # websocket.connect
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close"})
-        return
-    body = b"This node is leaving: connect again.\n"
-    headers = [(b"retry-after", b"1"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "websocket.http.response.start", "status": 503, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
 
 
 def _has_gone(scope: Scope) -> bool:
