@@ -130,5 +130,6 @@ def static_upstream(node_ports: Sequence[int]) -> str:
     """deploy/nginx/upstream-static.conf with these nodes in the place of its two."""
     template = (CONFIGURATION / "upstream-static.conf").read_text()
     before, _, rest = template.partition("    server ")
+    options = rest[rest.index(" ") : rest.index(";")]
     after = rest[rest.index("}") :]
-    return before + "".join(f"    server 127.0.0.1:{port};\n" for port in node_ports) + after
+    return before + "".join(f"    server 127.0.0.1:{port}{options};\n" for port in node_ports) + after
