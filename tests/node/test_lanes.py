@@ -100,6 +100,7 @@ async def test_a_slow_consumer_is_cut_with_4008_and_the_others_go_on(
 ) -> None:
     for module in (wire, plainlane):
         monkeypatch.setattr(module, "CLOSE_TIMEOUT_S", 0.5)
+        monkeypatch.setattr(module, "STALL_S", 3.0)
     async with node_here(lane, outbound_bytes=64 * 1024) as node, node.client("alice", "r") as alice:
         slow = Flooder(node.served.port)
         await slow.open("/ws?user=slow")
@@ -114,6 +115,7 @@ async def test_a_slow_consumer_is_cut_with_4008_and_the_others_go_on(
             count += 1
             most = max(most, connection.outbound_bytes())
             assert count < 20_000
+        assert node.hub.counts.slow_closes == {"limit": 1}
         assert node.hub.counts.closes == {4008: 1} and node.hub.counts.drops == {("slow_reader", "message"): 1}
         assert most <= 64 * 1024 + 2 * 31_000, "what it is owed stays bounded"
         for _ in range(10):

@@ -18,7 +18,7 @@ from websockets.streams import StreamReader
 from websockets.utils import apply_mask
 
 from server import frames
-from server.frames import Batch, Bounds, Prepared
+from server.frames import Batch, Bounds, Ephemeral, Prepared, Topic
 
 
 def run(parser: Generator[None, None, Frame]) -> Frame:
@@ -277,3 +277,15 @@ def test_what_is_called_broken_fails_the_connection(data: bytes) -> None:
         assert rules.parser_exc is not None
         assert rules.close_sent is not None
         assert rules.close_sent.code in (1002, 1009)
+
+
+def test_what_may_give_way_is_told_apart_once() -> None:
+    message, typing = Prepared(b"1"), Ephemeral(b"2", Topic("typing", "r", "7"))
+    batch = Batch([message, typing, Prepared(b"3")])
+    staying, giving = batch.apart()
+    assert giving == [typing]
+    assert staying is not None and staying.frames == b"\x81\x011\x81\x013"
+    assert batch.apart()[0] is staying
+    assert Batch([typing]).apart() == (None, [typing])
+    whole = Batch([message])
+    assert whole.apart() == (whole, []), "nothing is made anew"

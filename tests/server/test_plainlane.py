@@ -193,6 +193,36 @@ async def test_a_reader_that_takes_a_little_at_a_time_cannot_put_off_the_close(s
     assert ears.codes == [4002] and len(sent) < 1000
 
 
+async def test_a_reader_that_owes_too_much_for_too_long_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plainlane, "STALL_S", 0.05)
+
+    async def trickle(event: dict[str, Any]) -> None:
+        await asyncio.sleep(0.005)
+
+    connection = PlainConnection(262144)
+    connection.listener = ears = Ears()
+    connection.send(batch(*[b"x" * 1000] * 200))
+    async with asyncio.timeout(5):
+        await connection.run(asyncio.Queue[dict[str, Any]]().get, trickle)
+    assert ears.codes == [closing.SLOW] and ears.cuts == ["stall"]
+
+
+async def test_a_reader_that_has_caught_up_has_its_time_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    server.writable.clear()
+    for _ in range(2):
+        server.connection.send(batch(b"x" * (CONGESTED_BYTES + 1)))
+        assert server.connection.held == CONGESTED and server.connection._stall_by
+        server.writable.set()
+        await server.turns()
+        assert not server.connection.held and not server.connection._stall_by
+        server.writable.clear()
+    server.writable.set()
+    server.connection.close(1000)
+    await server.over()
+    assert not server.ears.cuts
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError(), RuntimeError("already closed")])
 async def test_a_send_that_fails_means_that_the_peer_is_gone(error: Exception) -> None:
     server = Server()

@@ -18,7 +18,7 @@ from websockets.protocol import OPEN, SERVER, Protocol
 
 from server import closing, frames, inbound, wire
 from server.connection import BUSY, CONGESTED, CONGESTED_BYTES, INBOX
-from server.frames import Batch, Prepared
+from server.frames import Batch, Ephemeral, Prepared, Topic
 from server.heartbeat import SLOTS, Heartbeat
 from server.inbound import FRAMES_PER_TURN, MAX_FRAGMENTS
 from tests.support.wires import BINARY, CLOSE, CONT, PING, PONG, TEXT, Ear, client_frame, close_payload
@@ -545,7 +545,7 @@ async def soon(event: asyncio.Event) -> None:
 
 
 def test_the_times_are_those_of_the_design() -> None:
-    assert (wire.CLOSE_TIMEOUT_S, wire.STALL_S, inbound.ASSEMBLY_S, wire.SECOND_LOOK_S) == (10.0, 10.0, 15.0, 1.0)
+    assert (wire.CLOSE_TIMEOUT_S, wire.STALL_S, inbound.ASSEMBLY_S, inbound.SECOND_LOOK_S) == (10.0, 10.0, 15.0, 1.0)
 
 
 async def test_a_consumer_over_its_limit_gets_4008_and_is_aborted_in_time(short_times: None) -> None:
@@ -644,6 +644,67 @@ async def test_a_stalled_peer_is_aborted_with_4008(short_times: None) -> None:
     await soon(ear.sent.aborted)
     ear.connection_lost(None)
     assert ear.end == (closing.SLOW, "")
+
+
+async def test_a_slow_close_gives_a_stalled_peer_no_second_time_to_read_in() -> None:
+    ear = Ear(outbound_limit=1000)
+    ear.pause_writing()
+    stalled = ear._deadline
+    ear.sent.owed = 1001
+    ear.send(Batch([Prepared(b"x")]))
+    assert ear.code == closing.SLOW and ear._deadline is stalled and stalled is not None and not stalled.cancelled()
+    ear._cut()
+    assert ear.sent.aborted.is_set()
+    ear.connection_lost(None)
+
+
+def typing(user: str) -> Ephemeral:
+    return Ephemeral(b'"%b"' % user.encode(), Topic("typing", "r", user))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_what_gave_way_comes_in_one_write_when_the_peer_has_caught_up(packed: bool) -> None:
+    ear = Ear(outbound_limit=1000)
+    ear.packed = packed
+    ear.pause_writing()
+    ear.sent.owed = 5000
+    for user in ("a", "b", "a"):
+        ear.send(Batch([typing(user)]))
+    assert not ear.closed and not ear.sent.written, "only messages close it"
+    ear.sent.owed = 900
+    ear.send(Batch([typing("c"), Prepared(b"1"), typing("d")]))
+    assert bytes(ear.sent.written) == (b"\x82\x01\x01" if packed else b"\x81\x011")
+    ear.sent.written.clear()
+    ear.sent.owed = 0
+    ear.resume_writing()
+    expected = [b"\x82\x02\xa1%c" % c if packed else b'\x81\x03"%c"' % c for c in b"bacd"]
+    assert (bytes(ear.sent.written), ear.sent.writes) == (b"".join(expected), 2)
+    assert ear.backlog is None and not ear.held
+
+
+async def test_what_gave_way_waits_on_while_the_peer_is_congested_again() -> None:
+    class Answering(Ear):
+        def message(self, data: bytes, text: bool) -> None:
+            self.pause_writing()
+
+    ear = Answering()
+    ear.pause_writing()
+    ear.send(Batch([typing("a")]))
+    ear.hears(client_frame(TEXT, b"its answer fills the buffer"))
+    ear.resume_writing()
+    assert ear.held & CONGESTED and not ear.sent.written and ear.backlog is not None
+    ear.connection_lost(None)
+    assert ear.backlog is None
+
+
+async def test_a_buffer_that_fills_with_what_gave_way_is_congested() -> None:
+    ear = Ear()
+    ear.pause_writing()
+    ear.send(Batch([typing("a")]))
+    ear.sent.write = lambda data: ear.pause_writing()  # type: ignore[method-assign]
+    ear.resume_writing()
+    assert ear.held & CONGESTED and ear._deadline is not None
+    ear.connection_lost(None)
 
 
 async def test_a_peer_that_reads_on_is_not_stalled(short_times: None) -> None:
