@@ -68,6 +68,7 @@ def test_a_node_understands_its_environment(services: dict[str, Any]) -> None:
     assert settings.secret is not None and not settings.dev
     grace_s = int(services["node"]["stop_grace_period"].removesuffix("s"))
     assert grace_s > settings.drain_s
+    assert settings.rebalance_per_s > 0
 
 
 def test_what_the_proxy_says_about_a_client_is_believed_only_from_its_network(tmp_path: Path) -> None:

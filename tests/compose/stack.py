@@ -1,0 +1,110 @@
+"""compose.yaml, up and running: what ``docker-compose`` and the containers say."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.compose.engine import Engine, run
+from tests.compose.images import ROOT
+from tests.support.node import lasting_port
+
+SECRET = "a secret for the compose test, of 32 bytes"
+API_KEY = "key-for-the-compose-test-0123456789"
+PROJECT = "roomcasttest"
+SERVICES = ("nginx", "node", "redis", "prometheus")
+"""All but Grafana, which Debian has not."""
+POLL_S = 0.5  # each look is a process
+
+
+class Stack:
+    """One installation. ``engine`` may be replaced: images are built where there is a network to fetch packages from,
+    containers run where nobody else is."""
+
+    def __init__(self, engine: Engine, images: dict[str, str]) -> None:
+        self.engine = engine
+        self.port, self.operators_port = lasting_port(), lasting_port()
+        self._env_file = engine.directory / "env"
+        self._env_file.write_text(
+            _filled_in(
+                (ROOT / ".env.example").read_text(),
+                **images,
+                NODE_IMAGE="roomcast-test/node",
+                REDIS_PASSWORD="c0ffee",
+                GRAFANA_PASSWORD="unused",
+                ROOMCAST_SECRET=SECRET,
+                ROOMCAST_API_KEYS=f"test:publish+read+admin:{API_KEY}",
+                PORT=str(self.port),
+                OPERATORS_PORT=str(self.operators_port),
+                NOFILE=str(min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
+            )
+        )
+        self._host_network = engine.directory / "build.yaml"
+        self._host_network.write_text("services: {node: {build: {network: host}}}\n")
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/ws"
+
+    def compose(self, *arguments: str, files: tuple[Path, ...] = (), timeout_s: float = 120) -> str:
+        chosen = (ROOT / "compose.yaml", ROOT / "deploy" / "compose.operators.yaml", *files)
+        named = [word for path in chosen for word in ("-f", str(path))]
+        command = ["docker-compose", *named, "-p", PROJECT, "--env-file", str(self._env_file), *arguments]
+        environment = {name: value for name, value in self.engine.environment.items() if name.isupper()}
+        return run(command, environment, timeout_s=timeout_s)
+
+    def build(self) -> None:
+        """The node's image, by compose.yaml's own build section. The engine has the machine's network."""
+        self.compose("build", "node", files=(self._host_network,), timeout_s=600)
+
+    def scale(self, nodes: int) -> None:
+        """``up`` with so many nodes. Returns when those too many have drained and are gone."""
+        self.compose("up", "-d", "--no-build", "--no-recreate", f"--scale=node={nodes}", *SERVICES)
+
+    def down(self) -> None:
+        self.compose("down", "-v", "-t", "40")
+
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        """What ``docker inspect`` says about each."""
+        label = f"label=com.docker.compose.service={service}"
+        ids = self.engine.docker("ps", "-aq", "--filter", label).split()
+        found: list[dict[str, Any]] = json.loads(self.engine.docker("inspect", *ids)) if ids else []
+        return found
+
+    def wait_healthy(self, service: str, count: int, timeout_s: float = 60) -> None:
+        """Return once so many run and their health checks say that all is well. AssertionError with their logs."""
+        deadline = time.monotonic() + timeout_s
+        while not self._healthy(service, count):
+            assert time.monotonic() < deadline, f"not {count} healthy {service}: {self.logs(service)[-3000:]}"
+            time.sleep(POLL_S)
+
+    def _healthy(self, service: str, count: int) -> bool:
+        states = [container["State"] for container in self.containers(service)]
+        return len(states) == count and all(state.get("Health", {}).get("Status") == "healthy" for state in states)
+
+    def execute(self, service: str, *command: str) -> str:
+        """The output of a command inside the first container of a service, errors included."""
+        name = self.containers(service)[0]["Name"]
+        return self.engine.docker("exec", name, "sh", "-c", '"$@" 2>&1 || true', "sh", *command)
+
+    def query(self, expression: str) -> dict[str, float]:
+        """An instant query to Prometheus: instance -> value."""
+        answer = self.execute("prometheus", "promtool", "query", "instant", "http://localhost:9090", expression)
+        found = re.findall(r'instance="([^"]+)".* => (\S+) @', answer)
+        return {instance: float(value) for instance, value in found}
+
+    def logs(self, service: str) -> str:
+        return self.compose("logs", "--no-color", service)
+
+
+def _filled_in(example: str, **values: str) -> str:
+    """.env.example with these values; names it has not are added."""
+    for name, value in values.items():
+        example, found = re.subn(rf"(?m)^#? ?{name}=.*$", lambda _, line=f"{name}={value}": line, example)  # type: ignore[misc]
+        if not found:
+            example += f"{name}={value}\n"
+    return example

@@ -1,0 +1,220 @@
+"""compose.yaml in real containers: it comes up hardened, and is scaled 2 → 4 → 2 under load with nothing lost.
+
+Needs root, Debian's docker.io and debootstrap; a minute of building and two of running. docs/operations.md has its
+output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import jwt
+import pytest
+from roomcast_client import Ack, Roomcast
+from websockets.asyncio.client import connect
+
+from tests.compose.engine import Engine, Store, skip_unless_possible
+from tests.compose.images import build_stand_ins
+from tests.compose.stack import API_KEY, POLL_S, SECRET, Stack
+from tests.support.crowd import Crowd
+from tests.support.figures import note
+from tests.support.namespaces import private_network
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
+
+FOUND_S = 10.0
+"""A16: nginx sends to added nodes, and no longer to removed ones, within this time."""
+PROBE_EVERY_S = 0.2
+MEMBERS = 120
+SPREAD = 0.15
+"""(highest − lowest) / mean of the connections per node, some time after nodes were added."""
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """Two nodes and all around them, in a network of their own. The images are built outside of it, where packages can
+    be fetched."""
+    skip_unless_possible()
+    with Store() as store:
+        with Engine(store, bridged=False) as builder:
+            stack = Stack(builder, build_stand_ins(builder))
+            stack.build()
+        with private_network(), Engine(store, bridged=True) as engine:
+            stack.engine = engine
+            try:
+                stack.scale(2)
+                stack.wait_healthy("node", 2)
+                yield stack
+            finally:
+                stack.down()
+
+
+def token_of(user: str) -> str:
+    return jwt.encode({"user_id": user, "exp": time.time() + 900}, SECRET, "HS256")
+
+
+def client_of(stack: Stack, user: str) -> Roomcast:
+    return Roomcast(stack.ws_url, token=token_of(user))
+
+
+def test_every_container_runs_as_nobody_in_particular_and_cannot_write(stack: Stack) -> None:
+    users = {"node": "10001", "nginx": "10002", "redis": "999", "prometheus": "65534"}
+    for service, user in users.items():
+        assert stack.execute(service, "id", "-u").strip() == user
+        assert "Read-only file system" in stack.execute(service, "touch", "/usr/x")
+        status = stack.execute(service, "cat", "/proc/self/status")
+        assert "CapBnd:\t0000000000000000\n" in status and "NoNewPrivs:\t1\n" in status
+    for container in stack.containers("node"):
+        assert not any(container["NetworkSettings"]["Ports"].values()), "a node is published"
+
+
+def test_the_public_port_shows_less_than_the_operators(stack: Stack) -> None:
+    public, operators = f"http://127.0.0.1:{stack.port}", f"http://127.0.0.1:{stack.operators_port}"
+    for path, status in {
+        "/healthz": 200,
+        "/readyz": 404,
+        "/metrics": 404,
+        "/api/v1/nodes": 404,
+        "/status": 404,
+    }.items():
+        assert httpx.get(public + path).status_code == status, path
+    for path, status in {"/readyz": 200, "/metrics": 200, "/api/v1/nodes": 401}.items():
+        assert httpx.get(operators + path).status_code == status, path
+    nodes = httpx.get(operators + "/api/v1/nodes", headers={"X-API-Key": API_KEY})
+    assert len(nodes.json()["nodes"]) == 2, nodes.text
+
+
+def test_redis_is_for_the_nodes_alone(stack: Stack) -> None:
+    assert "NOAUTH" in stack.execute("redis", "redis-cli", "ping")
+    as_node = ("redis-cli", "--no-auth-warning", "--user", "roomcast", "--pass", "c0ffee")
+    assert "PONG" in stack.execute("redis", *as_node, "ping")
+    assert "NOPERM" in stack.execute("redis", *as_node, "flushall")
+    assert "noeviction" in stack.execute("redis", "sh", "/etc/roomcast/cli", "config", "get", "maxmemory-policy")
+    assert "appendonly.aof" in stack.execute("redis", "ls", "/data/appendonlydir")
+
+
+async def welcoming_node(stack: Stack) -> str:
+    """The node that a new connection comes to."""
+    credentials = {"Authorization": f"Bearer {token_of('newcomer')}"}
+    async with connect(stack.ws_url, additional_headers=credentials, proxy=None) as client:
+        node: str = json.loads(await client.recv())["node"]
+        return node
+
+
+class Newcomers:
+    """Connect all the time, each anew: how long it took and where they came."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.welcomed: list[tuple[float, float, str]] = []
+        """(when, seconds it took, node)"""
+        self._failed: BaseException | None = None
+
+    @contextlib.asynccontextmanager
+    async def arriving(self) -> AsyncIterator[Newcomers]:
+        task = asyncio.create_task(self._arrive())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _arrive(self) -> None:
+        try:
+            while True:
+                start = time.monotonic()
+                async with asyncio.timeout(FOUND_S):
+                    node = await welcoming_node(self._stack)
+                self.welcomed.append((start, time.monotonic() - start, node))
+                await asyncio.sleep(PROBE_EVERY_S)
+        except Exception as error:
+            self._failed = error
+
+    def nodes_since(self, when: float) -> set[str]:
+        """Raises what kept a newcomer out."""
+        if self._failed is not None:
+            raise self._failed
+        return {node for start, _, node in self.welcomed if start >= when}
+
+
+async def scale(stack: Stack, nodes: int) -> float:
+    """Returns when the containers run and the surplus ones are gone: the time of that."""
+    await asyncio.to_thread(stack.scale, nodes)
+    return time.monotonic()
+
+
+async def metrics_of(stack: Stack, nodes: int) -> dict[str, float]:
+    """Connections of every node, as Prometheus has scraped them."""
+
+    async def scraped() -> bool:
+        await asyncio.sleep(POLL_S)
+        up = await asyncio.to_thread(stack.query, 'up{job="roomcast"}')
+        return list(up.values()) == [1.0] * nodes
+
+    await eventually(scraped, 40)
+    return await asyncio.to_thread(stack.query, "sum by (instance) (roomcast_connections)")
+
+
+async def test_scaled_from_two_to_four_to_two_under_load_nothing_is_lost(stack: Stack) -> None:
+    crowd = Crowd(lambda user: client_of(stack, user), members=MEMBERS)
+    async with Newcomers(stack).arriving() as newcomers, crowd.talking():
+        await crowd.progress()
+        assert len(set(crowd.nodes.values())) == 2
+        await published_by_the_backend(stack, crowd)
+
+        grown = await scale(stack, 4)
+        await eventually(lambda: len(newcomers.nodes_since(grown)) == 4, FOUND_S)
+        note("A16: both added nodes get connections after", time.monotonic() - grown, "s")
+        await asyncio.to_thread(stack.wait_healthy, "node", 4)
+        await eventually(lambda: len(set(crowd.nodes.values())) == 4 and crowd.spread <= SPREAD, 120)
+        note(f"rebalanced to within {crowd.spread:.0%} of the mean after", time.monotonic() - grown, "s")
+        connections = await metrics_of(stack, 4)
+        assert len(connections) == 4 and all(connections.values())
+        await crowd.progress()
+        show(stack, connections)
+
+        shrunk = await scale(stack, 2)
+        await eventually(lambda: newcomers.nodes_since(shrunk + FOUND_S), FOUND_S + 5)
+        assert len(newcomers.nodes_since(shrunk)) == 2
+        assert len(set(crowd.nodes.values())) == 2
+        await crowd.progress()
+        note("A16: the longest handshake meanwhile", max(took for _, took, _ in newcomers.welcomed), "s")
+        note("A16: clients that changed their node", crowd.reconnects, "")
+        await metrics_of(stack, 2)
+    assert crowd.offline == [], "somebody was taken for gone"
+    note("A16: messages, each seen once and in order by all", crowd.oracle.publishes, "")
+
+
+async def published_by_the_backend(stack: Stack, crowd: Crowd) -> None:
+    """Through the operators' port with a key; members see it as they see the others."""
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(
+            f"http://127.0.0.1:{stack.operators_port}/api/v1/publish",
+            json={"room": "room0", "data": "from the backend"},
+            headers={"Authorization": f"Bearer {API_KEY}"},
+        )
+    assert answer.status_code == 200, answer.text
+    position = answer.json()
+    crowd.oracle.acked("room0", "from the backend", Ack(position["epoch"], position["offset"], position["tag"]))
+
+
+def show(stack: Stack, connections: dict[str, float]) -> None:
+    """What docs/operations.md shows (pytest -s)."""
+    print("\n" + stack.compose("ps"))
+    print("roomcast_connections, asked of Prometheus:")
+    for instance, value in connections.items():
+        print(f"  {instance:<22}{value:.0f}")
+
+
+async def test_stopped_nodes_drain_and_exit_with_0(stack: Stack) -> None:
+    async with client_of(stack, "last"):
+        await asyncio.to_thread(stack.compose, "stop", "node")
+    for container in stack.containers("node"):
+        assert container["State"]["ExitCode"] == 0
+    assert "draining 1 connections" in stack.logs("node")
