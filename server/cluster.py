@@ -166,6 +166,7 @@ class Cluster:
                 self._hub.rooms.leave(connection, room)
                 self._hub.left(connection, room)
                 connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
+                connection.send_event(events.left(room))  # the error alone could be about a frame of the client's
 
     async def put(self, connection: Connection, signal: MembershipSignal) -> None:
         """Carry out what the application says of one connection."""

@@ -364,10 +364,11 @@ async def test_rooms_are_checked_again_on_every_node(lane: str) -> None:
             await hubs[0].recheck_rooms("bob")
             error = await bob.frame()
             assert (error["room"], error["code"]) == ("team:a", "forbidden")
+            assert await bob.frame() == {"op": "broadcast", "type": "left", "room": "team:a"}
             await hubs[0].publish("team:a", 1)
             assert (await ann.frame())["data"] == 1, "only bob was asked about"
             await hubs[0].recheck_rooms()
-            assert (await ann.frame())["room"] == "team:a"
+            assert [(await ann.frame())["type"] for _ in range(2)] == ["error", "left"]
             await hubs[0].publish("team:a", 2)
             await hubs[0].publish("lobby", 3)
             assert (await ann.frame())["data"] == (await bob.frame())["data"] == 3
