@@ -1,214 +1,43 @@
-"""The fast lane: a pair of uvicorn protocol classes. The only file that touches uvicorn's internals.
+"""The fast lane: a WebSocket that speaks ASGI to any application and can leave it behind.
 
-``HttpProtocol`` takes the upgrade from the HTTP parser's own result instead of replaying it through a second parser;
-``FastConnection`` speaks ASGI to any application and offers itself in ``scope["extensions"]["roomcast"]``. An endpoint
-that finds it there may accept and then call :meth:`FastConnection.hand_off`: the ASGI callable returns, and the
-connection lives on as callbacks, without a task and without a queue. Under any other ASGI server the same endpoint uses
-plain ``receive`` and ``send`` (server/plainlane.py).
-
-Pinned to uvicorn 0.54: ``HttpToolsProtocol`` is not a public API.
+It offers itself in ``scope["extensions"]["roomcast"]``. An endpoint that finds it there may accept and then call
+:meth:`FastConnection.hand_off`: the ASGI callable returns, and the connection lives on as callbacks, without a task and
+without a queue. Under any other ASGI server the same endpoint uses plain ``receive`` and ``send``
+(server/plainlane.py). server/uvicorn_http.py makes these connections.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import unquote
-
-import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.server import ServerState
 
 from server import closing, frames, handshake
 from server.connection import CONGESTED_BYTES, INBOX
 from server.heartbeat import Heartbeat
+from server.limits import Rates
+from server.pacing import read_on_later
 from server.wire import Wire
 
 logger = logging.getLogger("server.fastlane")
 
 EXTENSION = "roomcast"
-HEAD_TIMEOUT_S = 5.0
-"""From the connection, or the first byte of a further request, to the end of the request's head."""
-LINGER_S = 2.0
-"""How long a peer that was turned away may take to read why."""
-MAX_HEAD_BYTES = 32 * 1024
-MAX_HEADERS = 100
-USER_TIMEOUT_MS = 15_000
-"""After so long without an acknowledgement of what was sent the kernel gives the peer up (TCP_USER_TIMEOUT); left to
-itself it takes a quarter of an hour."""
 
 _Event = dict[str, Any]
-_App = Callable[[Any, Any, Any], Awaitable[object]]
-
-
-class FastLane:
-    """Makes the connections of one node; give it to uvicorn as ``http=``."""
-
-    def __init__(self, wheel: Heartbeat, max_message_bytes: int, outbound_bytes: int) -> None:
-        self.wheel = wheel
-        self.max_message_bytes = max_message_bytes
-        self.outbound_bytes = outbound_bytes
-
-    def __call__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> HttpProtocol:
-        return HttpProtocol(self, config, server_state, app_state, _loop)
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.1 protocol with bounds on the request's head, and our own step over to WebSocket."""
-
-    def __init__(
-        self,
-        lane: FastLane,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self.lane = lane
-        self._in_head = False
-        self._head_bytes = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._turned_away = False
-        self._key = b""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._head_due()
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._head_done()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        if self._turned_away:
-            return
-        if self.cycle is None or self.cycle.response_complete:
-            self._head_due()
-        began_earlier = self._in_head
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self._step_over(data[upgrade.args[0] :])
-            else:
-                self._unsupported_upgrade_warning()
-        except httptools.HttpParserError as error:
-            refused = error.__context__
-            self._turn_away(refused.response if isinstance(refused, handshake.Refused) else _INVALID)
-        else:
-            if began_earlier and self._in_head:
-                self._head_bytes += len(data)
-                if self._head_bytes > MAX_HEAD_BYTES:
-                    self._turn_away(_TOO_LARGE)
-
-    def on_message_begin(self) -> None:
-        self._head_due()
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._head_done()
-        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
-        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
-            raise handshake.Refused(_TOO_LARGE)  # comes out of feed_data as the context of its error
-        super().on_headers_complete()
-        if self.parser.should_upgrade() and self._should_upgrade():
-            self._key = handshake.check(self.scope["method"], self.scope["http_version"], self.headers)
-            if self._busy():
-                raise handshake.Refused(_INVALID)
-
-    def _busy(self) -> bool:
-        """An earlier request of this connection has not been answered in full."""
-        return self.cycle is not None and not self.cycle.response_complete
-
-    def _head_due(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
-
-    def _head_done(self) -> None:
-        self._in_head = False
-        self._head_bytes = 0
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _head_overdue(self) -> None:
-        if self._in_head:
-            self._turn_away(_OVERDUE)
-        else:
-            self.transport.close()  # it asked for nothing: browsers open connections in advance
-
-    def _turn_away(self, response: bytes) -> None:
-        """Say why, and discard what still comes, lest a reset overtakes the answer."""
-        self._turned_away = True
-        self._head_done()
-        if self._busy():
-            self.transport.abort()  # in the middle of another response there is no place for this one
-            return
-        self.transport.write(response)
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
-
-    def _step_over(self, rest: bytes) -> None:
-        """The request head asks for a WebSocket; ``rest`` is what came after it."""
-        raw_path, _, query = self.url.partition(b"?")
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # the parser's own dict becomes ours
-        del scope["method"]
-        scope["type"] = "websocket"
-        scope["asgi"] = {"version": self.asgi_version, "spec_version": "2.4"}
-        scope["scheme"] = "wss" if self.scheme == "https" else "ws"
-        scope["path"] = self.root_path + unquote(raw_path.decode("ascii", "replace"))
-        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
-        scope["query_string"] = query
-        scope["subprotocols"] = [
-            token.strip()
-            for name, value in self.headers
-            if name == b"sec-websocket-protocol"
-            for token in value.decode("latin-1").split(",")
-        ]
-        connection = FastConnection(self.transport, self.lane, self.server_state, self._key)
-        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: {"connection": connection}}
-        self.connections.discard(self)
-        self.connections.add(connection)  # type: ignore[arg-type]  # uvicorn only calls shutdown() on it
-        self.transport.set_protocol(connection)
-        task = self.loop.create_task(connection.run(self.app, scope))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        self.parser = None  # type: ignore[assignment]  # it knows this object: gone now, not when cycles are collected
-        if rest:
-            connection.data_received(rest)
-
-
-_INVALID = handshake.response(400, [], b"Invalid HTTP request received.\n")
-_TOO_LARGE = handshake.response(431, [], b"The head of the request is too large.\n")
-_OVERDUE = handshake.response(408, [], b"The head of the request took too long.\n")
+App = Callable[[Any, Any, Any], Awaitable[object]]
 
 
 class _Asgi:
     """What a connection needs only as long as an ASGI application is at its other end."""
 
-    __slots__ = ("accepted", "closed", "denial", "inbox", "inbox_bytes", "key", "waiter", "writable")
+    __slots__ = ("accepted", "closed", "denial", "inbox", "inbox_bytes", "key", "rates", "waiter", "writable")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
+        self.rates: Rates | None = None
+        """At which messages are let in, as long as the hub does not know the connection."""
         self.accepted = False
         self.closed = False
         """The application has said its last word."""
@@ -219,12 +48,27 @@ class _Asgi:
         self.writable: asyncio.Future[None] | None = None
 
 
-class FastConnection(Wire):
-    __slots__ = ("_asgi", "_server_state")
+class Disconnected(OSError):
+    """What an application gets for sending to a peer that is gone, as ASGI wants it."""
 
-    def __init__(self, transport: asyncio.Transport, lane: FastLane, server_state: ServerState, key: bytes) -> None:
-        super().__init__(transport, lane.wheel, lane.max_message_bytes, lane.outbound_bytes)
-        self._server_state = server_state
+
+class FastConnection(Wire):
+    """``siblings`` are all that the server has open: this one is in there from its making to its end."""
+
+    __slots__ = ("_asgi", "_siblings")
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        wheel: Heartbeat,
+        max_message_bytes: int,
+        outbound_bytes: int,
+        key: bytes,
+        siblings: set[Any],
+    ) -> None:
+        super().__init__(transport, wheel, max_message_bytes, outbound_bytes)
+        self._siblings = siblings
+        siblings.add(self)
         self._asgi: _Asgi | None = _Asgi(key)
         self.hold(INBOX)  # frames before the 101 wait
 
@@ -233,6 +77,11 @@ class FastConnection(Wire):
     def owns(self, receive: object, send: object) -> bool:
         """Whether these are this connection's own, not wrapped by some middleware that wants to see every event."""
         return receive == self.receive_event and send == self.send_asgi
+
+    def limit(self, rates: Rates) -> None:
+        """Let messages in at these rates, if it is not handed to the hub, which has limits of its own."""
+        if self._asgi is not None:
+            self._asgi.rates = rates
 
     def hand_off(self) -> None:
         """From here on messages go to ``listener`` and the ASGI callable may return. Call in the same turn of the loop
@@ -251,6 +100,8 @@ class FastConnection(Wire):
             listener.received(self, data, text)
         else:
             self.to_application(data, text)
+            if self._asgi is not None and self._asgi.rates is not None:
+                read_on_later(self, len(data), self._asgi.rates)
 
     def to_application(self, data: bytes, text: bool) -> None:
         """Put a message into the inbox of the ASGI application. Over 64 KiB of them, reading is held."""
@@ -281,7 +132,7 @@ class FastConnection(Wire):
             asgi.writable.set_result(None)
 
     def ended(self, code: int, reason: str) -> None:
-        self._server_state.connections.discard(self)
+        self._siblings.discard(self)
         self._wake_sender()  # a lost transport never resumes writing
         if self._asgi is not None:
             _put(self._asgi, {"type": "websocket.disconnect", "code": code, "reason": reason})
@@ -297,10 +148,10 @@ class FastConnection(Wire):
 
     # ASGI.
 
-    async def run(self, app: _App, scope: dict[str, Any]) -> None:
+    async def run(self, app: App, scope: dict[str, Any]) -> None:
         try:
             await app(scope, self.receive_event, self.send_asgi)
-        except ClientDisconnected:
+        except Disconnected:
             self._finish(closing.INTERNAL_ERROR, "")
         except Exception:
             logger.exception("the application failed on %s", scope["path"])
@@ -346,7 +197,7 @@ class FastConnection(Wire):
         if asgi.closed:
             raise RuntimeError(f"{kind!r} after the connection was closed or refused")
         if self._closing or self.transport.is_closing():
-            raise ClientDisconnected
+            raise Disconnected
         if not asgi.accepted:
             self._answer_handshake(asgi, kind, event)
         elif kind == "websocket.send":

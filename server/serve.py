@@ -16,7 +16,8 @@ from starlette.types import ASGIApp
 
 from server.app import ENDS_S, Node
 from server.drain import drain
-from server.fastlane import FastConnection, FastLane
+from server.fastlane import FastConnection
+from server.uvicorn_http import FastLane
 
 logger = logging.getLogger("server.serve")
 

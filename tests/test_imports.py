@@ -127,7 +127,7 @@ def test_only_the_fast_lane_touches_the_insides_of_uvicorn() -> None:
     """server/serve.py may use what uvicorn offers to everybody: ``import uvicorn``."""
     for name, path in MODULES.items():
         inside = {used for used in imported(path) if used.startswith("uvicorn.")}
-        assert not inside or name == "server.fastlane", (name, inside)
+        assert not inside or name == "server.uvicorn_http", (name, inside)
         assert "uvicorn" not in imported(path) or name == "server.serve", name
 
 
@@ -155,7 +155,7 @@ def test_arrows_point_downward_only(package: str) -> None:
 
 def test_the_hub_and_what_is_below_do_not_know_what_is_above() -> None:
     above = {"server.app", "server.endpoints", "server.serve", "server.cli", "server.console", "server.preflight"}
-    above |= {"server.application", "server.admission", "server.fastlane"}
+    above |= {"server.application", "server.admission", "server.fastlane", "server.uvicorn_http"}
     below = {"server.hub", "server.requests", "server.rooms", "server.connection", "server.registry", "server.metrics"}
     below |= {"server.cluster", "server.upkeep", "server.feed", "server.presence", "server.receipts"}
     for name in below:

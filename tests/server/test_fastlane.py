@@ -12,9 +12,9 @@ import pytest
 import uvloop
 from uvicorn.protocols.utils import ClientDisconnected
 
-from server import fastlane, frames
+from server import frames, uvicorn_http
 from server.connection import BUSY, Connection, Listener
-from server.fastlane import EXTENSION, FastConnection
+from server.fastlane import EXTENSION, Disconnected, FastConnection
 from tests.support.served import ACCEPT, RawClient, handshake, lane_config, raw_client, serving
 from tests.support.waiting import eventually
 from tests.support.wires import BINARY, CLOSE, PING, TEXT, client_frame, close_payload
@@ -346,7 +346,7 @@ async def test_a_close_by_the_peer_is_told_with_code_and_reason(fast: bool) -> N
             await done.wait()
     assert events[0] == {"type": "websocket.receive", "text": "a"}
     assert events[1] == {"type": "websocket.disconnect", "code": 4321, "reason": "bye"}
-    assert isinstance(events[2], ClientDisconnected)
+    assert isinstance(events[2], Disconnected if fast else ClientDisconnected)
 
 
 async def test_receive_after_the_end_says_so_again() -> None:
@@ -678,7 +678,7 @@ async def test_a_peer_that_goes_while_the_application_thinks_about_it_leaves_not
                 await thinking.wait()
         think.set()
         await eventually(lambda: not served.server.server_state.tasks and not served.connections)
-    assert [type(error) for error in errors] == [ClientDisconnected]
+    assert [type(error) for error in errors] == [Disconnected]
 
 
 async def test_the_kernel_gives_a_dead_peer_up_after_15_s() -> None:
@@ -703,11 +703,11 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @pytest.fixture
 def short_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "HEAD_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(uvicorn_http, "HEAD_TIMEOUT_S", 0.05)
 
 
 def test_the_limits_of_a_head_are_those_of_the_design() -> None:
-    assert (fastlane.HEAD_TIMEOUT_S, fastlane.MAX_HEAD_BYTES, fastlane.MAX_HEADERS) == (5.0, 32768, 100)
+    assert (uvicorn_http.HEAD_TIMEOUT_S, uvicorn_http.MAX_HEAD_BYTES, uvicorn_http.MAX_HEADERS) == (5.0, 32768, 100)
 
 
 async def test_a_silent_connection_is_closed_without_a_word(short_head: None) -> None:
@@ -776,7 +776,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("request_bytes", BOMBS.values(), ids=BOMBS)
 async def test_a_head_too_large_is_431_and_not_kept(request_bytes: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "LINGER_S", 0.2)
+    monkeypatch.setattr(uvicorn_http, "LINGER_S", 0.2)
     async with serving(lane_config(nobody)) as served, raw_client(served.port, request_bytes) as client:
         assert (await client.head())[0] == 431
         await client.rest()
@@ -790,7 +790,7 @@ async def test_a_head_within_the_limits_is_served() -> None:
 
 
 async def test_who_was_turned_away_and_stays_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "LINGER_S", 0.05)
+    monkeypatch.setattr(uvicorn_http, "LINGER_S", 0.05)
     async with serving(lane_config(nobody)) as served, raw_client(served.port, BAD["no Host"][0]) as client:
         assert (await client.head())[0] == 400
         client.send(GET * 100)

@@ -10,8 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from server.fastlane import FastLane
 from server.heartbeat import Heartbeat
+from server.uvicorn_http import FastLane
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="

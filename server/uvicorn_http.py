@@ -1,0 +1,189 @@
+"""The fast lane's way in: uvicorn's HTTP protocol with bounds of our own and our own step over to WebSocket.
+
+The only file that touches uvicorn's internals. ``HttpProtocol`` takes the upgrade from the HTTP parser's own result
+instead of replaying it through a second parser. Pinned to uvicorn 0.54: ``HttpToolsProtocol`` is not a public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from server import handshake
+from server.fastlane import EXTENSION, FastConnection
+from server.heartbeat import Heartbeat
+
+HEAD_TIMEOUT_S = 5.0
+"""From the connection, or the first byte of a further request, to the end of the request's head."""
+LINGER_S = 2.0
+"""How long a peer that was turned away may take to read why."""
+MAX_HEAD_BYTES = 32 * 1024
+MAX_HEADERS = 100
+USER_TIMEOUT_MS = 15_000
+"""After so long without an acknowledgement of what was sent the kernel gives the peer up (TCP_USER_TIMEOUT); left to
+itself it takes a quarter of an hour."""
+
+
+class FastLane:
+    """Makes the connections of one node; give it to uvicorn as ``http=``."""
+
+    def __init__(self, wheel: Heartbeat, max_message_bytes: int, outbound_bytes: int) -> None:
+        self.wheel = wheel
+        self.max_message_bytes = max_message_bytes
+        self.outbound_bytes = outbound_bytes
+
+    def __call__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> HttpProtocol:
+        return HttpProtocol(self, config, server_state, app_state, _loop)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP/1.1 protocol with bounds on the request's head, and our own step over to WebSocket."""
+
+    def __init__(
+        self,
+        lane: FastLane,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.lane = lane
+        self._in_head = False
+        self._head_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._turned_away = False
+        self._key = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_due()
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_done()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._turned_away:
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self._head_due()
+        began_earlier = self._in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self._step_over(data[upgrade.args[0] :])
+            else:
+                self._unsupported_upgrade_warning()
+        except httptools.HttpParserError as error:
+            refused = error.__context__
+            self._turn_away(refused.response if isinstance(refused, handshake.Refused) else _INVALID)
+        else:
+            if began_earlier and self._in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._turn_away(_TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        self._head_due()
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_done()
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+            raise handshake.Refused(_TOO_LARGE)  # comes out of feed_data as the context of its error
+        super().on_headers_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            self._key = handshake.check(self.scope["method"], self.scope["http_version"], self.headers)
+            if self._busy():
+                raise handshake.Refused(_INVALID)
+
+    def _busy(self) -> bool:
+        """An earlier request of this connection has not been answered in full."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _head_due(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
+
+    def _head_done(self) -> None:
+        self._in_head = False
+        self._head_bytes = 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_overdue(self) -> None:
+        if self._in_head:
+            self._turn_away(_OVERDUE)
+        else:
+            self.transport.close()  # it asked for nothing: browsers open connections in advance
+
+    def _turn_away(self, response: bytes) -> None:
+        """Say why, and discard what still comes, lest a reset overtakes the answer."""
+        self._turned_away = True
+        self._head_done()
+        if self._busy():
+            self.transport.abort()  # in the middle of another response there is no place for this one
+            return
+        self.transport.write(response)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _step_over(self, rest: bytes) -> None:
+        """The request head asks for a WebSocket; ``rest`` is what came after it."""
+        raw_path, _, query = self.url.partition(b"?")
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # the parser's own dict becomes ours
+        del scope["method"]
+        scope["type"] = "websocket"
+        scope["asgi"] = {"version": self.asgi_version, "spec_version": "2.4"}
+        scope["scheme"] = "wss" if self.scheme == "https" else "ws"
+        scope["path"] = self.root_path + unquote(raw_path.decode("ascii", "replace"))
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        scope["query_string"] = query
+        scope["subprotocols"] = [
+            token.strip()
+            for name, value in self.headers
+            if name == b"sec-websocket-protocol"
+            for token in value.decode("latin-1").split(",")
+        ]
+        lane = self.lane
+        siblings = self.server_state.connections
+        connection = FastConnection(
+            self.transport, lane.wheel, lane.max_message_bytes, lane.outbound_bytes, self._key, siblings
+        )
+        scope["extensions"] = {"websocket.http.response": {}, EXTENSION: {"connection": connection}}
+        self.connections.discard(self)
+        self.transport.set_protocol(connection)
+        task = self.loop.create_task(connection.run(self.app, scope))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        self.parser = None  # type: ignore[assignment]  # it knows this object: gone now, not when cycles are collected
+        if rest:
+            connection.data_received(rest)
+
+
+_INVALID = handshake.response(400, [], b"Invalid HTTP request received.\n")
+_TOO_LARGE = handshake.response(431, [], b"The head of the request is too large.\n")
+_OVERDUE = handshake.response(408, [], b"The head of the request took too long.\n")
