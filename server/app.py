@@ -113,7 +113,10 @@ class Node:
             return
         try:
             await place.turn()
-            if not _has_gone(scope):
+            fast: FastConnection | None = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
+            if fast is not None:
+                fast.limit(self.hub.raw_rates)
+            if fast is None or not fast.closed:  # else the client has given up
                 scope[PLACE] = place
                 await self._serve(scope, receive, send)
         finally:
@@ -239,12 +242,6 @@ def create_app(
 def node_id(name: str) -> str:
     """A name for people, and a part that is new at every start, so that nothing is inherited from a former life."""
     return f"{name}.{secrets.token_hex(4)}"
-
-
-def _has_gone(scope: Scope) -> bool:
-    """Whether the client has given up, as far as the server says."""
-    connection: FastConnection | None = scope.get("extensions", {}).get(EXTENSION, {}).get("connection")
-    return connection is not None and connection.closed
 
 
 def _notes(error: Exception) -> str:

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from server.backlog import Backlog
-    from server.limits import Budget
+    from server.limits import Budget, Pace
 
 CONGESTED_BYTES = 64 * 1024
 """Above this many outbound bytes a connection's requests wait (asyncio's own high-water mark)."""
 
-BUSY, CONGESTED, INBOX = 1, 2, 4
-"""Why reading is held: a request waits for an authorizer or Redis; the peer reads too slowly; the handler does."""
+BUSY, CONGESTED, INBOX, PACED = 1, 2, 4, 16
+"""Why reading is held: a request waits for an authorizer or Redis; the peer reads too slowly; the handler does; more
+comes for it than may."""
 
 
 class Connection:
@@ -43,6 +44,7 @@ class Connection:
         "id",
         "identity",
         "listener",
+        "pace",
         "packed",
         "path",
         "present",
@@ -74,6 +76,8 @@ class Connection:
         """The hub's ears, once it has attached."""
         self.budget: Budget | None = None
         """What it may still ask; made with its first request."""
+        self.pace: Pace | None = None
+        """How fast messages to the application are read; made with the first one."""
         self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
         """Acks not yet sent, oldest first; None when there are none."""
         self.backlog: Backlog | None = None

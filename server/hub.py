@@ -27,6 +27,7 @@ from server.identity import Identity
 from server.interest import Interest
 from server.metrics import Metrics
 from server.outbox import Outbox
+from server.pacing import raw_rates, read_on_later
 from server.payload import (
     CONTROL,
     Origin,
@@ -82,6 +83,7 @@ class LocalHub(Listener):
         self.presence = Presence(broker, self.tasks, self._everybody, self.send)
         self.rooms = Rooms(self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts)
         self.requests = Requests(self)
+        self.raw_rates = raw_rates(settings)
         self._unwelcomed: set[Connection] = set()
         """Attached, their channels not confirmed yet: what already arrives there would come before the welcome."""
         self._upkeep = Upkeep(self)
@@ -218,6 +220,7 @@ class LocalHub(Listener):
         self.counts.bytes_in += len(data)
         if connection.raw:
             connection.to_application(data, text)
+            read_on_later(connection, len(data), self.raw_rates)
             return
         self.requests.received(connection, data, text)
 

@@ -14,6 +14,7 @@ from broker.base import BrokerError, Dedup, Position, Status
 from server import events, protocol
 from server.answers import Answers
 from server.connection import Connection
+from server.crowds import Crowds
 from server.identity import Identity, user_text
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.presence import presence_list
@@ -32,6 +33,7 @@ class Operations:
         self._hub = hub
         self._answers = answers
         self._ok = answers.ok
+        self._crowds = Crowds(hub.settings, lambda room: len(hub.rooms.members(room)))
         self._ops: dict[type, Callable[[Connection, Any], Waiting]] = {
             protocol.Join: self._join,
             protocol.Leave: self._leave,
@@ -88,6 +90,7 @@ class Operations:
 
     def _message(self, connection: Connection, request: protocol.Message) -> Waiting:
         self._member(connection, request.room)
+        self._crowds.message(request.room)
         tail = events.message_tail(connection.user or "null", time.time(), request.data)
         future = self._hub.broker.append(
             request.room,
@@ -131,6 +134,7 @@ class Operations:
     def _typing(self, connection: Connection, request: protocol.Typing) -> Waiting:
         self._member(connection, request.room)
         user = self._known(connection)
+        self._crowds.signal(request.room)
         self._reachable()
         self._hub.feed.typing.said(connection, request.room, user, request.typing)
         self._ok(connection, request)
@@ -139,6 +143,7 @@ class Operations:
     def _receipt(self, connection: Connection, request: protocol.Receipt) -> Waiting:
         self._member(connection, request.room)
         user = self._known(connection)
+        self._crowds.signal(request.room)
         if isinstance(request.message_id, int) and self._hub.feed.has_reached(request.room, request.message_id):
             return self._move_mark(connection, request, user, request.message_id)
         # Not a message of this log: an id of the application's own, relayed only.

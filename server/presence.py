@@ -13,10 +13,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
-from broker.base import Broker, Change, Unavailable
+from broker.base import Broker, Change, Roster, Unavailable
 from broker.follower import Follower
 from server import events
 from server.connection import Connection
+from server.flights import Flights
 from server.frames import Ephemeral, Topic
 from server.outbox import Outbox
 from server.tasks import Tasks
@@ -46,6 +47,7 @@ class Scope:
         "followers",
         "gathered",
         "kept",
+        "listed",
         "live",
         "opened",
         "reading",
@@ -67,6 +69,8 @@ class Scope:
         """Read once: from then on differences are told."""
         self.kept: list[Change] = []
         self.ready: asyncio.Future[None] | None = None
+        self.listed: list[str] | None = None
+        """The users, sorted, once somebody has asked; None again when they change."""
         self.gathered: dict[str, bool] = {}
         """User -> whether they were visible when last told."""
         self.timer: asyncio.TimerHandle | None = None
@@ -88,6 +92,7 @@ class Presence:
         self._here: Counter[tuple[str | None, str]] = Counter()
         self._scopes: dict[str | None, Scope] = {}
         self._watchers: dict[str, set[Connection]] = {}
+        self._rosters: Flights[str | None, Roster] = Flights(broker.presence.roster, tasks, "look at a roster")
 
     # What this node contributes.
 
@@ -163,8 +168,11 @@ class Presence:
             self.unfollow(room)
 
     def users(self, room: str | None) -> list[str]:
-        """The visible users of a live scope, sorted."""
-        return sorted(self._scopes[room].follower.users)
+        """The visible users of a live scope, sorted: once, for all who ask before it changes. Not to be changed."""
+        scope = self._scopes[room]
+        if scope.listed is None:
+            scope.listed = sorted(scope.follower.users)
+        return scope.listed
 
     def told(self, room: str | None, connection: Connection) -> bytes | None:
         """The list of who is there, for a watcher that may have missed changes; None for who is none."""
@@ -177,7 +185,7 @@ class Presence:
         """The visible users, sorted, whether the scope is watched here or not. Raises :class:`Unavailable`."""
         if self.is_live(room):
             return self.users(room)
-        return sorted((await self._broker.presence.roster(room)).users)
+        return sorted((await self._rosters.get(room)).users)
 
     # What arrives.
 
@@ -187,6 +195,7 @@ class Presence:
         scope = self._scopes.get(room)
         if scope is None:
             return outbox
+        scope.listed = None
         for change in changes:
             if not scope.live:
                 scope.kept.append(change)
@@ -249,6 +258,7 @@ class Presence:
                     for user, online in differences:
                         self._tell(scope, user, online, outbox)
                 scope.live = not scope.again
+                scope.listed = None
                 for change in kept:
                     verdict = scope.follower.apply(change)
                     if verdict == "behind":

@@ -13,14 +13,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.base import BrokerError
-from server import closing, protocol
+from server import closing, events, protocol
 from server.answers import Answers
 from server.connection import BUSY, Connection
 from server.identity import Action
-from server.limits import REFUSALS, Budget, Rates
+from server.limits import REFUSALS, RETRY_AFTER_S, Budget, Rates, Verdict
 from server.operations import Operations, Waiting
 from server.refusal import REFUSED_JOIN, Refusal
 
@@ -38,6 +38,8 @@ _ASKED: dict[type, Action] = {
     protocol.GetPresence: "presence",
 }
 """What grants and authorizers are asked for, per kind of request."""
+_READS = {protocol.HistoryRequest, protocol.GetPresence}
+TOO_FAST: Final = "too many requests: slow down, then send it again"
 
 
 class Requests:
@@ -50,6 +52,8 @@ class Requests:
             settings.requests_burst,
             settings.inbound_bytes_per_s,
             settings.inbound_bytes_burst,
+            settings.reads_per_s,
+            settings.reads_burst,
         )
         self._answers = Answers(hub.counts)
         self._operations = Operations(hub, self._answers)
@@ -61,11 +65,11 @@ class Requests:
             budget = connection.budget = Budget(self._rates, now_s)
         verdict = budget.spend(len(data), self._rates, now_s)
         if verdict == "close":
-            connection.close(closing.RATE_LIMITED, f"{REFUSALS} requests over the limit: back off")
+            self._end(connection)
             return
         if text == connection.packed:
             if not text and connection.handler is not None and connection.handler.takes_messages:
-                connection.to_application(data, text)
+                self._for_application(connection, data, text, verdict)
                 return
             spoken = "msgpack in binary frames" if connection.packed else "JSON in text frames"
             connection.close(closing.WRONG_KIND, f"this connection speaks {spoken}")
@@ -78,15 +82,31 @@ class Requests:
         except protocol.BadRequest as error:
             handler = connection.handler
             if handler is not None and handler.takes_messages and isinstance(error, protocol.NotAnOperation):
-                connection.to_application(data, text)
+                self._for_application(connection, data, text, verdict)
             else:
                 self._bad(connection, error)
             return
-        if verdict == "refuse":
-            self._answers.refuse(
-                connection, request, "rate_limited", "too many requests: slow down, then send it again"
-            )
-            return
+        if verdict == "ok" and type(request) in _READS:
+            verdict = budget.spend_read(self._rates, now_s)
+        if verdict == "close":
+            self._end(connection)
+        elif verdict == "refuse":
+            self._answers.refuse(connection, request, "rate_limited", TOO_FAST)
+        else:
+            self._carry_out(connection, request)
+
+    def _for_application(self, connection: Connection, data: bytes, text: bool, verdict: Verdict) -> None:
+        """A message that is no op, on an endpoint whose handler takes those."""
+        if verdict == "ok":
+            connection.to_application(data, text)
+        else:
+            self._answers.error(connection, None, False, None, "rate_limited", TOO_FAST)
+
+    def _end(self, connection: Connection) -> None:
+        connection.send_event(events.backoff(RETRY_AFTER_S))
+        connection.close(closing.RATE_LIMITED, f"{REFUSALS} requests over the limit: back off")
+
+    def _carry_out(self, connection: Connection, request: protocol.Request) -> None:
         try:
             waiting = self._perform(connection, request)
         except Refusal as error:

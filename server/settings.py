@@ -165,6 +165,24 @@ class Settings(BaseModel):
         128 * KIB
     )
     inbound_bytes_burst: Annotated[Bytes, limits(description="Bytes a connection may send at once.", ge=1024)] = MIB
+    reads_per_s: Annotated[
+        float, limits(description="Reads of history or presence per second and connection.", gt=0)
+    ] = 10.0
+    reads_burst: Annotated[int, limits(description="Such reads a connection may ask for at once.", ge=1)] = 20
+    raw_messages_per_s: Annotated[
+        float, limits(description="Your own WebSocket endpoints: messages read per second and connection.", gt=0)
+    ] = 200.0
+    raw_messages_burst: Annotated[int, limits(description="Messages read there at once.", ge=1)] = 400
+    raw_bytes_per_s: Annotated[
+        Bytes, limits(description="Your own WebSocket endpoints: bytes read per second and connection.", ge=1024)
+    ] = MIB
+    raw_bytes_burst: Annotated[Bytes, limits(description="Bytes read there at once.", ge=1024)] = 4 * MIB
+    large_room_members: Annotated[
+        int, limits(description="A room with more connections on this node is large.", ge=1)
+    ] = 1000
+    large_room_messages_per_s: Annotated[
+        float, limits(description="Messages of clients per second and large room; as many typing and receipts.", gt=0)
+    ] = 100.0
     max_connections: Annotated[
         int, limits(description="WebSockets on this node, more get 503; 0: as the file limit allows, less 256.", ge=0)
     ] = 0
