@@ -50,12 +50,18 @@ class Stack:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
 
-    def compose(self, *arguments: str, files: tuple[Path, ...] = (), timeout_s: float = 120) -> str:
+    def _command(self, *files: Path) -> list[str]:
         chosen = (ROOT / "compose.yaml", ROOT / "deploy" / "compose.operators.yaml", *files)
         named = [word for path in chosen for word in ("-f", str(path))]
-        command = ["docker-compose", *named, "-p", PROJECT, "--env-file", str(self._env_file), *arguments]
-        environment = {name: value for name, value in self.engine.environment.items() if name.isupper()}
-        return run(command, environment, timeout_s=timeout_s)
+        return ["docker-compose", *named, "-p", PROJECT, "--env-file", str(self._env_file)]
+
+    def compose(self, *arguments: str, files: tuple[Path, ...] = (), timeout_s: float = 120) -> str:
+        return run([*self._command(*files), *arguments], self.engine.environment, timeout_s=timeout_s)
+
+    def upgrade(self) -> None:
+        """deploy/upgrade."""
+        environment = self.engine.environment | {"COMPOSE": " ".join(self._command())}
+        run([str(ROOT / "deploy" / "upgrade")], environment, timeout_s=180)
 
     def build(self) -> None:
         """The node's image, by compose.yaml's own build section. The engine has the machine's network."""
@@ -68,10 +74,13 @@ class Stack:
     def down(self) -> None:
         self.compose("down", "-v", "-t", "40")
 
+    def ids(self, service: str) -> list[str]:
+        """Its containers, those that were stopped included."""
+        return self.engine.docker("ps", "-aq", "--filter", f"label=com.docker.compose.service={service}").split()
+
     def containers(self, service: str) -> list[dict[str, Any]]:
         """What ``docker inspect`` says about each."""
-        label = f"label=com.docker.compose.service={service}"
-        ids = self.engine.docker("ps", "-aq", "--filter", label).split()
+        ids = self.ids(service)
         found: list[dict[str, Any]] = json.loads(self.engine.docker("inspect", *ids)) if ids else []
         return found
 

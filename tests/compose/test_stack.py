@@ -212,6 +212,32 @@ def show(stack: Stack, connections: dict[str, float]) -> None:
         print(f"  {instance:<22}{value:.0f}")
 
 
+async def test_new_nodes_take_the_place_of_old_ones_and_nobody_notices(stack: Stack) -> None:
+    crowd = Crowd(lambda user: client_of(stack, user), members=40)
+    async with Newcomers(stack).arriving() as newcomers, crowd.talking():
+        await crowd.progress()
+        old = await asyncio.to_thread(stack.ids, "node")
+        await asyncio.to_thread(stack.upgrade)
+        new = await asyncio.to_thread(stack.ids, "node")
+        assert len(new) == len(old) and not {*old} & {*new}
+        await crowd.progress()
+        assert newcomers.nodes_since(0)
+    assert crowd.offline == []
+    note("upgrade: the longest handshake meanwhile", max(took for _, took, _ in newcomers.welcomed), "s")
+
+
+@pytest.mark.parametrize("service", ["redis", "nginx"])
+async def test_a_restart_of_what_all_need_loses_nothing(stack: Stack, service: str) -> None:
+    crowd = Crowd(lambda user: client_of(stack, user), members=40)
+    async with crowd.talking():
+        await crowd.progress()
+        start = time.monotonic()
+        await asyncio.to_thread(stack.compose, "restart", service)
+        await crowd.progress(timeout_s=40)
+        note(f"{service} restarted, messages go through again after", time.monotonic() - start, "s")
+    assert crowd.offline == []
+
+
 async def test_stopped_nodes_drain_and_exit_with_0(stack: Stack) -> None:
     async with client_of(stack, "last"):
         await asyncio.to_thread(stack.compose, "stop", "node")
