@@ -56,7 +56,8 @@ class Signal(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A user came or went, in one room or (on the channel ``presence``) anywhere. Versions are contiguous per epoch.
+    """A user came or went, in one room or (on the channel ``presence``) anywhere. Versions are contiguous per epoch; a
+    user's changes of everywhere all come in the order of one epoch at a time.
 
     ``user`` is the user id as JSON text (``42`` and ``"42"`` are two users).
     """
@@ -112,14 +113,15 @@ class Mark(NamedTuple):
 
 
 class Roster(NamedTuple):
-    """Who is here, at one version: the visible set of one room, or (``room=None``) of the whole cluster.
+    """Who is here: the visible set of one room, or (``room=None``) of the whole cluster. ``versions`` has the version
+    of every epoch that it was read at: one, none where nobody is; of the whole cluster one for every part that the
+    broker keeps apart.
 
     While ``settling_s`` is above 0 (within one lease after a loss of all data) a user missing from it may be one whose
     node has not reported again yet.
     """
 
-    epoch: bytes
-    version: int
+    versions: dict[bytes, int]
     users: frozenset[str]
     settling_s: float = 0.0
 
@@ -188,7 +190,8 @@ class Broker(Protocol):
 
     @property
     def ready(self) -> bool:
-        """Connected, commands answered, and the probe came back within its time."""
+        """Connected, commands answered, and the probe came back within its time. Where the broker has several parts,
+        that holds for more than half of it; the sink is told of every interruption of any part."""
 
     @property
     def reason(self) -> str:

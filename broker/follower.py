@@ -20,22 +20,22 @@ class Follower:
     ``doubtful`` users are in the copy but were not in a roster that was still settling: read it again when it has.
     """
 
-    __slots__ = ("doubtful", "epoch", "users", "version")
+    __slots__ = ("doubtful", "users", "versions")
 
     def __init__(self) -> None:
-        self.epoch = b""
-        self.version = 0
+        self.versions: dict[bytes, int] = {}
         self.users: set[str] = set()
         self.doubtful: set[str] = set()
 
     def apply(self, change: Change) -> Verdict:
         """``changed``: this user came or went, tell it. ``known``: nothing new. ``behind``: the copy is unchanged and
         may be wrong, read the roster."""
-        if change.epoch != self.epoch or change.version > self.version + 1:
+        version = self.versions.get(change.epoch)
+        if version is None or change.version > version + 1:
             return "behind"
-        if change.version <= self.version:
+        if change.version <= version:
             return "known"
-        self.version = change.version
+        self.versions[change.epoch] = change.version
         self.doubtful.discard(change.user)
         if (change.user in self.users) == change.online:
             return "known"
@@ -48,7 +48,7 @@ class Follower:
     def replace(self, roster: Roster, *, settling: bool) -> list[Difference]:
         """Take over what was read; the differences to what was known. While settling nobody is said to have gone."""
         came, missing = roster.users - self.users, self.users - roster.users
-        self.epoch, self.version = roster.epoch, roster.version
+        self.versions = dict(roster.versions)
         self.users |= came
         self.doubtful = missing if settling else set()
         gone = set() if settling else missing

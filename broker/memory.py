@@ -33,6 +33,7 @@ from broker.supervise import supervise
 TICK_BYTES = 128 * 1024
 """At most about so much is delivered in one tick, as from a socket."""
 
+
 class MemoryBroker:
     """One node on a :class:`MemoryBus`. See :class:`broker.base.Broker` for the promises."""
 

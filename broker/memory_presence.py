@@ -197,8 +197,8 @@ class MemoryPresenceStore:
         settling_s = self._lease_s if unheard or not table.opened else max(0.0, table.whole_at - now)
         scope = self._table.scopes.get(room)
         if scope is None:
-            return Roster(b"", 0, frozenset(), settling_s)
-        return Roster(scope.epoch, scope.version, frozenset(scope.totals), settling_s)
+            return Roster({}, frozenset(), settling_s)
+        return Roster({scope.epoch: scope.version}, frozenset(scope.totals), settling_s)
 
     async def online(self, user: str) -> bool:
         self._check()

@@ -118,7 +118,7 @@ class PresenceStore(Protocol):
         """Tell that these are gone, as far as their grace is over. Begin with none; idempotent."""
 
     async def roster(self, room: str | None) -> Roster:
-        """The visible set of a room or of everywhere; epoch ``b""`` and version 0 where nobody is."""
+        """The visible set of a room or of everywhere."""
 
     async def online(self, user: str) -> bool:
         """Whether the user is visible anywhere."""

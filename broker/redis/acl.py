@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 CONNECTION = ("auth", "select", "client|setname", "info", "ping", "script|load", "evalsha")
-CHANNELS = ("subscribe", "unsubscribe", "publish")
+CHANNELS = ("subscribe", "unsubscribe", "publish", "ssubscribe", "sunsubscribe", "spublish")
+TOPOLOGY = ("cluster|nodes",)
+"""On a cluster a node asks who has which slots."""
 SEARCH = ("scan",)
 """What is kept about a user is looked for in all rooms. SCAN shows the names of keys, nothing else."""
 KEYS = (
@@ -23,5 +25,5 @@ def acl_rules(prefix: str = "roomcast") -> list[str]:
         "-@all",
         f"~{prefix}:*",
         f"&{prefix}:*",
-        *(f"+{command}" for command in (*CONNECTION, *CHANNELS, *SEARCH, *KEYS)),
+        *(f"+{command}" for command in (*CONNECTION, *CHANNELS, *TOPOLOGY, *SEARCH, *KEYS)),
     ]

@@ -10,7 +10,7 @@ OLDEST = (7, 0)
 MEMORY_ALARM = 0.8
 
 
-SECTIONS = ("server", "memory", "persistence", "replication", "clients", "stats")
+SECTIONS = ("server", "memory", "persistence", "replication", "clients", "stats", "cluster")
 """Of INFO: what this file reads."""
 
 
@@ -31,13 +31,15 @@ def parse_info(text: bytes) -> dict[str, str]:
     return fields
 
 
-def examine(info: dict[str, str]) -> Findings:
-    """Judge a server by the ``SECTIONS`` of its INFO."""
+def examine(info: dict[str, str], *, clustered: bool = False) -> Findings:
+    """Judge a server by the ``SECTIONS`` of its INFO. ``clustered``: it was found as one of a cluster."""
     version = info.get("redis_version", "0")
     if _version(version) < OLDEST:
         return Findings(f"is Redis {version}; 7.0 is the oldest that works, upgrade it", [])
     if info.get("role") != "master":
         return Findings("is a replica; point the broker URL at the master", [])
+    if not clustered and info.get("cluster_enabled", "0") != "0":
+        return Findings("is one of a cluster; write redis+cluster:// in the broker URL", [])
     if info.get("loading", "0") != "0":
         return Findings("is still loading its data", [])
     policy = info.get("maxmemory_policy", "noeviction")

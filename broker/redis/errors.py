@@ -16,8 +16,10 @@ REFUSED = {
     "BUSY": "Redis is busy with a script of somebody else: SCRIPT KILL ends it",
     "LOADING": "Redis is still loading its data",
     "NOSCRIPT": "Redis keeps forgetting the scripts",
-    "CLUSTERDOWN": "the Redis cluster is down",
-    "TRYAGAIN": "Redis is moving the keys elsewhere",
+    "CLUSTERDOWN": "nobody in the Redis cluster has this part of the keys",
+    "MOVED": "another master of the Redis cluster has the keys",
+    "ASK": "Redis is moving the keys to another master",
+    "TRYAGAIN": "Redis is moving the keys to another master",
     "EXECABORT": "Redis refused the transaction",
 }
 """First words of replies that say: nothing was done."""
@@ -27,6 +29,17 @@ NOPERM_IN_SCRIPT = "ERR The user executing the script"
 
 DEMOTED = ("READONLY", "MASTERDOWN")
 """This server is no master any more: the connections have to be built again."""
+
+
+MOVED = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN")
+"""Refused whole, because the keys are elsewhere or on their way: again, once it is known where they are."""
+
+UNFIT = (*DEMOTED, "NOREPLICAS")
+"""A heartbeat refused like this comes from a master that others have perhaps replaced already."""
+
+
+class Elsewhere(Unavailable):
+    """Not done, because the keys are on another master of the cluster or on their way there."""
 
 
 class ConnectionLost(Exception):
@@ -46,5 +59,5 @@ def broker_error(error: BaseException) -> BrokerError:
     word = "NOPERM" if str(error).startswith(NOPERM_IN_SCRIPT) else first_word(error)
     hint = REFUSED.get(word)
     if hint is not None:
-        return Unavailable(f"{hint} ({error})")
+        return (Elsewhere if word in MOVED else Unavailable)(f"{hint} ({error})")
     return OutcomeUnknown(f"Redis answered with an error: {error}")

@@ -1,6 +1,7 @@
 """The presence store in Redis: one Lua script per step, all its keys in one hash slot. Theory: broker/presence.py.
 
-Everything of one shard carries the shard's tag. A single Redis has one shard; the users of everywhere are in shard 0.
+Everything of one shard carries the shard's tag. A single Redis has one shard. On a cluster every shard is a store of
+its own, with the leases of all nodes: a room is in the shard of its log, a user of everywhere in the shard of the user.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 
 from broker.base import Roster
 from broker.presence import PAGE, Applied, Batch, Beat, Entity, Rest
-from broker.redis.keys import Keys
+from broker.redis.keys import Keys, Topic
 from broker.redis.scripts import Script, make_script
 
 SCRIPTS = ("register", "apply", "heartbeat", "fence", "reap", "expire", "roster", "online")
@@ -27,13 +28,13 @@ class RunScript(Protocol):
     async def __call__(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any: ...
 
 
-def presence_scripts(rewrite: Callable[[str], str] = str) -> dict[str, Script]:
-    """The scripts by their short names, each behind the part they share. ``rewrite`` changes the sources: tests read
-    the time from a key and break rules on purpose."""
+def presence_scripts(rewrite: Callable[[str], str] = str, *, sharded: bool = False) -> dict[str, Script]:
+    """The scripts by their short names, each behind the part they share; ``sharded`` as they run on a cluster.
+    ``rewrite`` changes the sources: tests read the time from a key and break rules on purpose."""
     folder = files("broker.redis") / "lua"
     common = (folder / "presence_common.lua").read_text()
     sources = {name: f"{common}\n{(folder / f'presence_{name}.lua').read_text()}" for name in SCRIPTS}
-    return {name: make_script(f"presence_{name}", rewrite(source).encode()) for name, source in sources.items()}
+    return {name: make_script(f"presence_{name}", rewrite(source), sharded=sharded) for name, source in sources.items()}
 
 
 class RedisPresenceStore:
@@ -53,12 +54,13 @@ class RedisPresenceStore:
     ) -> None:
         self._run = run
         self._keys = keys
-        self._node_channel = keys.channel(f"node:{node_id}")
+        self._node_channel = keys.name(Topic(shard, f"node:{node_id}"))
         self._lease_ms = round(lease_s * 1000)
         self._grace_ms = round(grace_s * 1000)
         self._shard = shard
+        self._guard = keys.guard(shard)
         self._page = page
-        self._scripts = scripts or presence_scripts()
+        self._scripts = scripts or presence_scripts(sharded=keys.shards > 1)
         self._meta, self._nodes, self._dead, self._grace = (self._key(k) for k in ("meta", "nodes", "dead", "grace"))
 
     async def register(self, incarnation: str) -> None:
@@ -101,13 +103,14 @@ class RedisPresenceStore:
         *flat, settling_ms = await self._call("roster", [self._meta, self.scope(room)], [self._lease_ms])
         fields = dict(zip(flat[::2], flat[1::2], strict=True))
         epoch, version = fields.pop(b"e", b""), int(fields.pop(b"v", 0))
-        return Roster(epoch, version, frozenset(map(_text, fields)), settling_ms / 1000)
+        versions = {epoch: version} if epoch else {}
+        return Roster(versions, frozenset(map(_text, fields)), settling_ms / 1000)
 
     async def online(self, user: str) -> bool:
         return bool(await self._call("online", [self.scope(None)], [user]))
 
     async def _call(self, name: str, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        return await self._run(self._scripts[name], keys, args)
+        return await self._run(self._scripts[name], [*keys, *self._guard], args)
 
     def _key(self, kind: str, name: str = "") -> str:
         return self._keys.presence(self._shard, kind, name)
@@ -121,7 +124,7 @@ class RedisPresenceStore:
 
     def channel(self, room: str | None) -> str:
         """The Redis channel on which a scope's changes go out."""
-        return self._keys.channel("presence" if room is None else f"room:{room}")
+        return self._keys.name(Topic(self._shard, "presence" if room is None else f"room:{room}"))
 
 
 class _Scopes:

@@ -1,4 +1,4 @@
-"""Appends and publishes: those of one tick go as one script call, one call in flight (group commit).
+"""Appends and publishes of one shard: those of one tick go as one script call, one call in flight (group commit).
 
 One in flight means that a call sent again after NOSCRIPT overtakes nothing, that what waits meanwhile becomes the next,
 larger call, and that after a timeout nothing more is sent until that call was answered or its connection ended: what
@@ -18,7 +18,7 @@ from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, S
 from broker.envelope import encode_signal
 from broker.options import BrokerOptions
 from broker.redis.connection import Argument, Connection, Reply
-from broker.redis.errors import DEMOTED, ConnectionLost, broker_error, first_word
+from broker.redis.errors import DEMOTED, MOVED, ConnectionLost, broker_error, first_word
 from broker.redis.keys import Keys
 from broker.redis.scripts import load_script
 from broker.stats import BrokerStats
@@ -28,6 +28,8 @@ MAX_BATCH_BYTES = 1024 * 1024
 META_TTL_S = 30 * 24 * 3600.0
 MAX_NAMES = 10_000
 """Rooms whose key names are remembered."""
+AGAIN_S = 0.02
+"""Between two tries while the keys are on their way to another master."""
 
 
 class _Message:
@@ -50,23 +52,44 @@ class _Message:
         self.given_s = given_s
 
 
+class Backlog:
+    """What waits in all lines of a node together."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self.size = 0
+
+
 class Publisher:
-    """The waiting line and the call in flight. Every future it gives ends within ``unavailable_after_s`` +
-    ``publish_timeout_s``."""
+    """The waiting line of a shard and its call in flight. Every future it gives ends within ``unavailable_after_s`` +
+    ``publish_timeout_s``. ``on_demoted`` and ``on_moved`` are told why the master is none any more, or not the shard's;
+    what was refused because the keys are elsewhere stays first in the line."""
 
     def __init__(
-        self, keys: Keys, options: BrokerOptions, stats: BrokerStats, on_demoted: Callable[[str], None]
+        self,
+        keys: Keys,
+        shard: int,
+        backlog: Backlog,
+        options: BrokerOptions,
+        stats: BrokerStats,
+        *,
+        on_demoted: Callable[[str], None],
+        on_moved: Callable[[str], None],
     ) -> None:
         self._keys = keys
+        self._guard = keys.guard(shard)
+        self._backlog = backlog
         self._options = options
         self._stats = stats
         self._on_demoted = on_demoted
-        self._script = load_script("append")
+        self._on_moved = on_moved
+        self._script = load_script("append", sharded=keys.shards > 1)
         self._connection: Connection | None = None
         self._reason = "not started"
         self._closed = False
         self._line: deque[_Message] = deque()
-        self._line_bytes = 0
         self._in_flight: list[_Message] = []
         self._flush_scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
@@ -121,12 +144,14 @@ class Publisher:
             self._refuse(future, "the broker is closed: this node is leaving")
             return future
         options = self._options
-        if len(self._line) >= options.max_waiting_publishes or self._line_bytes + size > options.max_waiting_bytes:
-            self._refuse(future, f"{len(self._line)} publishes wait for Redis already: slow down, retry later")
+        backlog = self._backlog
+        if backlog.messages >= options.max_waiting_publishes or backlog.size + size > options.max_waiting_bytes:
+            self._refuse(future, f"{backlog.messages} publishes wait for Redis already: slow down, retry later")
             return future
         self._stats.publishes += 1
         self._line.append(_Message(future, keys, arguments, size, time.monotonic()))
-        self._line_bytes += size
+        backlog.messages += 1
+        backlog.size += size
         if not self._flush_scheduled and not self._in_flight:
             self._flush_scheduled = True
             loop.call_soon(self._flush)
@@ -149,8 +174,7 @@ class Publisher:
         """Fail what waits. What is in flight may still be answered. Idempotent."""
         self._closed = True
         while self._line:
-            self._refuse(self._line.popleft().future, "the broker is closed: this node is leaving")
-        self._line_bytes = 0
+            self._refuse(self._next().future, "the broker is closed: this node is leaving")
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -171,8 +195,7 @@ class Publisher:
         size = 0
         line = self._line
         while line and len(batch) < MAX_BATCH and (not batch or size + line[0].size <= MAX_BATCH_BYTES):
-            message = line.popleft()
-            self._line_bytes -= message.size
+            message = self._next()
             if not message.future.done():  # the caller may have given up
                 batch.append(message)
                 size += message.size
@@ -186,6 +209,7 @@ class Publisher:
         for message in batch:
             keys += message.keys
             arguments += message.arguments
+        keys += self._guard
         command = (b"EVALSHA", self._script.sha, len(keys), *keys, secrets.token_hex(8), *arguments)
         connection.send(command, lambda reply: self._answered(connection, reply, command))
 
@@ -202,6 +226,10 @@ class Publisher:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        if isinstance(reply, Exception) and first_word(reply) in MOVED and not self._closed:
+            self._put_back(batch)
+            self._on_moved(str(reply))
+            return
         now_s = time.monotonic()
         observe = self._stats.observe_publish
         if not isinstance(reply, Exception) and len(reply) != len(batch):
@@ -231,12 +259,29 @@ class Publisher:
 
     # The waiting line
 
+    def _next(self) -> _Message:
+        message = self._line.popleft()
+        self._backlog.messages -= 1
+        self._backlog.size -= message.size
+        return message
+
+    def _put_back(self, batch: list[_Message]) -> None:
+        """Nothing of it was done: first in the line again, for as long as it may still wait."""
+        self._line.extendleft(reversed(batch))
+        self._backlog.messages += len(batch)
+        self._backlog.size += sum(message.size for message in batch)
+        loop = asyncio.get_running_loop()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        left_s = batch[0].given_s + self._options.unavailable_after_s - time.monotonic()
+        self._expiry = loop.call_later(max(0.0, left_s), self._expire)
+        loop.call_later(AGAIN_S, self._flush)
+
     def _expire(self) -> None:
         self._expiry = None
         latest_s = time.monotonic() - self._options.unavailable_after_s
         while self._line and self._line[0].given_s <= latest_s:
-            message = self._line.popleft()
-            self._line_bytes -= message.size
+            message = self._next()
             why = self._reason if self._connection is None else "it does not answer"
             self._refuse(message.future, f"Redis is away ({why}): retry later")
         if self._line:

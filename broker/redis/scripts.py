@@ -7,6 +7,8 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import NamedTuple
 
+TAKE_GUARD = "KEYS[#KEYS] = nil -- broker/redis/keys.py, guard\n"
+
 
 class Script(NamedTuple):
     """One script of broker/redis/lua, whose head lists its KEYS and ARGV."""
@@ -17,10 +19,14 @@ class Script(NamedTuple):
 
 
 @cache
-def load_script(name: str) -> Script:
-    """The script ``lua/<name>.lua``."""
-    return make_script(name, (files("broker.redis") / "lua" / f"{name}.lua").read_bytes())
+def load_script(name: str, *, sharded: bool = False) -> Script:
+    """The script ``lua/<name>.lua``; ``sharded`` as it runs on a cluster."""
+    return make_script(name, (files("broker.redis") / "lua" / f"{name}.lua").read_text(), sharded=sharded)
 
 
-def make_script(name: str, source: bytes) -> Script:
-    return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
+def make_script(name: str, source: str, *, sharded: bool = False) -> Script:
+    """On a cluster channels belong to shards, and the last key is the guard."""
+    if sharded:
+        source = TAKE_GUARD + source.replace("'PUBLISH'", "'SPUBLISH'")
+    code = source.encode()
+    return Script(name, code, sha1(code, usedforsecurity=False).hexdigest().encode())

@@ -1,13 +1,15 @@
-"""The subscriber side: which channels this node wants, which of them Redis has confirmed, and what arrives.
+"""The subscriber side of one master: what of the wanted channels Redis has confirmed, and what arrives.
 
 Everything here is synchronous but for the waiting of callers. Redis answers SUBSCRIBE and UNSUBSCRIBE per channel and
-in order, so one line of expected answers tells which call each belongs to.
+in order, so one line of expected answers tells which call each belongs to. On a cluster a master also says by itself
+that a channel is not its own any more: an unsubscription that nobody asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable, Collection
 from itertools import groupby
 from typing import NamedTuple
 
@@ -15,95 +17,103 @@ from broker.base import Delivery, Probe, Sink, Unavailable
 from broker.envelope import NewerVersion, decode
 from broker.options import BrokerOptions
 from broker.redis.connection import Connection, Reply
-from broker.redis.errors import ConnectionLost
-from broker.redis.keys import Keys
+from broker.redis.errors import MOVED, ConnectionLost, first_word
+from broker.redis.keys import Keys, Topic
+from broker.redis.wanted import SUBSCRIBE, UNSUBSCRIBE, Wanted, fail
 from broker.stats import BrokerStats
 
 MAX_CHANNELS_PER_COMMAND = 500
-SUBSCRIBE, UNSUBSCRIBE, PING = b"subscribe", b"unsubscribe", b"pong"
+PING = "ping"
 
 
 class _Step(NamedTuple):
     """One answer that is to come."""
 
-    kind: bytes
-    channel: str
+    kind: str
+    topic: Topic
     name: bytes
     future: asyncio.Future[None]
 
 
+class _Probe:
+    """One nonce, and the shards on whose channel it has come back."""
+
+    def __init__(self, nonce: bytes) -> None:
+        self.nonce = nonce
+        self.seen: set[int] = set()
+        self.changed = asyncio.Event()
+
+
 class Subscriber:
-    """The wanted channels outlive connections. ``sink`` is set before the first connection is attached."""
+    """Serves the shards it is given. ``on_moved`` is called when a channel turns out to be elsewhere."""
 
-    sink: Sink
-
-    def __init__(self, keys: Keys, node_id: str, options: BrokerOptions, stats: BrokerStats) -> None:
+    def __init__(
+        self, keys: Keys, sink: Sink, options: BrokerOptions, stats: BrokerStats, on_moved: Callable[[str], None]
+    ) -> None:
+        self.reason = "not connected yet"
         self._keys = keys
+        self._sink = sink
         self._options = options
         self._stats = stats
+        self._on_moved = on_moved
+        sharded = keys.shards > 1
+        self._message = b"smessage" if sharded else b"message"
+        self._commands = {kind: b"s" * sharded + kind.encode() for kind in (SUBSCRIBE, UNSUBSCRIBE)}
+        self._answers = {**self._commands, PING: b"pong"}
         self._connection: Connection | None = None
-        self._reason = "not started"
-        self._closed = False
-        self._wanted: dict[str, asyncio.Future[None]] = {}
-        """Channel -> done when confirmed on the current connection."""
-        self._names: dict[bytes, str] = {}
-        """Redis channel -> channel, of those that are wanted and confirmed."""
-        self._broken: set[str] = set()
-        """Channels that were confirmed on a connection before this one and are not yet on this one."""
+        self._attaching = False
+        self._shards: dict[int, Wanted] = {}
+        self._topics: dict[bytes, Topic] = {}
+        """Redis channel -> what it is, of those that are wanted and confirmed."""
         self._outbox: list[_Step] = []
         self._expected: deque[tuple[_Step, int]] = deque()
-        self._commands = 0
+        self._sent = 0
         self._refused: Exception | None = None
-        self._probe: tuple[bytes, asyncio.Future[None]] | None = None
-        self._node_channel = f"node:{node_id}"
+        self._astray = False
+        """Something is wanted here that this master said is elsewhere."""
+        self._probe: _Probe | None = None
 
-    # For the broker
+    # For the shards
 
-    async def subscribe(self, channel: str) -> None:
-        """See :meth:`broker.base.Broker.subscribe`. Whoever gives up waiting calls ``unsubscribe``."""
-        if self._closed:
-            raise Unavailable("the broker is closed: this node is leaving")
-        future = self._wanted.get(channel)
-        if future is None:
-            future = self._want(channel)
-            self._send(SUBSCRIBE, channel, future)
-        if not future.done():
-            await asyncio.wait((future,), timeout=self._options.unavailable_after_s)
-        if not future.done():
-            error = Unavailable(
-                f"cannot subscribe, Redis is away ({self._reason or 'it does not answer'}): retry later"
-            )
-            if channel not in self._broken and self._wanted.get(channel) is future:
-                self._forget(channel, error)
-            raise error
-        future.result()
+    def take(self, wanted: Wanted) -> None:
+        """Serve one more shard."""
+        self._shards[wanted.shard] = wanted
+        wanted.carrier = self
+        self._subscribe_all([wanted])
 
-    async def unsubscribe(self, channel: str) -> None:
-        """See :meth:`broker.base.Broker.unsubscribe`. Nothing is delivered from the call on."""
-        if channel == self._node_channel:
-            return
-        done = self._forget(channel, Unavailable("unsubscribed meanwhile"))
-        if done is not None:
-            await asyncio.wait((done,), timeout=self._options.unavailable_after_s)
+    def give_up(self, wanted: Wanted) -> None:
+        """Another master serves it from now on: what is still to be answered here means nothing to it."""
+        del self._shards[wanted.shard]
+        wanted.carrier = None
+        for name in [name for name, topic in self._topics.items() if topic.shard == wanted.shard]:
+            del self._topics[name]
+        wanted.lose_all()
 
-    def _want(self, channel: str) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wanted[channel] = future
-        return future
+    def reconcile(self) -> None:
+        """Who has which slot was looked up again: ask again for what was refused because of that."""
+        if self._astray:
+            self._astray = False
+            self._subscribe_all(self._shards.values())
 
-    def _forget(self, channel: str, error: Exception) -> asyncio.Future[None] | None:
-        """Not wanted any more. The future tells when Redis has confirmed; None if there is nothing to confirm."""
-        future = self._wanted.pop(channel, None)
-        if future is None:
-            return None
-        self._broken.discard(channel)
-        self._names.pop(self._keys.channel(channel).encode(), None)
-        _fail(future, error)
+    def forget(self, topic: Topic) -> None:
+        self._topics.pop(self._keys.name(topic).encode(), None)
+
+    def send(self, kind: str, topic: Topic, future: asyncio.Future[None]) -> bool:
+        """With all others of this tick. False if there is no connection (attach subscribes what is wanted)."""
         if self._connection is None:
-            return None
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._send(UNSUBSCRIBE, channel, done)
-        return done
+            return False
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(_Step(kind, topic, self._keys.name(topic).encode(), future))
+        return True
+
+    def doubt(self, shard: int) -> None:
+        """Redis has lost data, or this node was away for too long: whatever is subscribed has to be verified."""
+        wanted = self._shards.get(shard)
+        if wanted is not None:
+            channels = [c for c, future in wanted.confirmed.items() if future.done() and c != wanted.node_channel]
+            if channels:
+                self._sink.resubscribed(channels)
 
     # For the link
 
@@ -112,105 +122,94 @@ class Subscriber:
         confirmed. Raises :class:`Unavailable`."""
         self._connection = connection
         self._refused = None
+        self._attaching = True
         connection.on_push = self._on_push
-        self._wanted.setdefault(self._node_channel, asyncio.get_running_loop().create_future())
-        confirmed = self._ping()
-        self._outbox[:0] = [
-            _Step(SUBSCRIBE, channel, self._keys.channel(channel).encode(), future)
-            for channel, future in self._wanted.items()
-        ]
+        self._subscribe_all(self._shards.values())
+        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.append(_Step(PING, Topic(-1, ""), b"", confirmed))
         self._flush()
+        count = sum(len(wanted.confirmed) for wanted in self._shards.values())
         try:
-            async with asyncio.timeout(self._options.connect_timeout_s + len(self._wanted) / 1000):
+            async with asyncio.timeout(self._options.connect_timeout_s + count / 1000):
                 await confirmed
         except TimeoutError:
             raise Unavailable("Redis does not confirm subscriptions") from None
         except ConnectionLost as error:
             raise Unavailable(f"the subscriber connection is lost: {error}") from error
+        finally:
+            self._attaching = False
         if self._refused is not None:
             raise Unavailable(f"Redis refuses subscriptions: {self._refused}") from self._refused
-        broken, self._broken = self._broken, set()
-        self._reason = ""
-        return [channel for channel in broken if channel != self._node_channel]
+        self.reason = ""
+        return self._regained()
 
     def detach(self, reason: str) -> None:
         """The connection is gone: nothing is confirmed any more, everything stays wanted."""
         self._connection = None
-        self._reason = reason
-        self._names.clear()
+        self.reason = reason
+        self._topics.clear()
         if self._probe is not None:
-            _fail(self._probe[1], ConnectionLost(reason))
+            self._probe.changed.set()
         for step in [step for step, _ in self._expected] + self._outbox:
-            if step.kind is PING:
-                _fail(step.future, ConnectionLost(reason))
-            elif step.kind is UNSUBSCRIBE and not step.future.done():
+            if step.kind == PING:
+                fail(step.future, ConnectionLost(reason))
+            elif step.kind == UNSUBSCRIBE and not step.future.done():
                 step.future.set_result(None)
         self._expected.clear()
         self._outbox.clear()
-        for channel, future in self._wanted.items():
-            if future.done():
-                self._broken.add(channel)
-                self._wanted[channel] = asyncio.get_running_loop().create_future()
+        for wanted in self._shards.values():
+            wanted.lose_all()
 
-    def doubt_everything(self) -> None:
-        """Redis has lost data, or this node was away for too long: whatever is subscribed has to be verified."""
-        channels = [channel for channel in self._names.values() if channel != self._node_channel]
-        if channels:
-            self.sink.resubscribed(channels)
+    def expect_probe(self, nonce: bytes) -> None:
+        self._probe = _Probe(nonce)
 
-    def expect_probe(self, nonce: bytes) -> asyncio.Future[None]:
-        """Done when this nonce has come back on the node's own channel."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._probe = (nonce, future)
-        return future
-
-    def close(self) -> None:
-        """Deliver nothing more, fail who waits. Idempotent."""
-        self._closed = True
-        self._names.clear()
-        for future in self._wanted.values():
-            _fail(future, Unavailable("the broker is closed: this node is leaving"))
-        self._wanted.clear()
+    async def probe_returned(self, shards: Collection[int]) -> None:
+        """Return when the nonce has come back on the node's own channel in all of these shards. Raises
+        :class:`ConnectionLost`."""
+        probe = self._probe
+        assert probe is not None
+        while not probe.seen.issuperset(shards):
+            if self._connection is None:
+                raise ConnectionLost(self.reason)
+            probe.changed.clear()
+            await probe.changed.wait()
 
     # Commands
 
-    def _ping(self) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._outbox.append(_Step(PING, "", b"", future))
-        return future
-
-    def _send(self, kind: bytes, channel: str, future: asyncio.Future[None]) -> None:
-        """With all others of this tick; dropped if there is no connection (attach subscribes what is wanted)."""
-        if self._connection is None:
-            return
-        if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._outbox.append(_Step(kind, channel, self._keys.channel(channel).encode(), future))
+    def _subscribe_all(self, shards: Collection[Wanted]) -> None:
+        """All that is not confirmed and not asked for already."""
+        asked = {id(step.future) for step, _ in self._expected} | {id(step.future) for step in self._outbox}
+        for wanted in shards:
+            if wanted.node_channel not in wanted.confirmed:
+                wanted.want(wanted.node_channel)
+            for channel, future in wanted.confirmed.items():
+                if not future.done() and id(future) not in asked:
+                    self.send(SUBSCRIBE, Topic(wanted.shard, channel), future)
 
     def _flush(self) -> None:
         if self._connection is None or self._connection.closed:
             return
         outbox, self._outbox = self._outbox, []
-        for kind, group in groupby(outbox, key=lambda step: step.kind):
+        for (kind, _), group in groupby(outbox, key=lambda step: (step.kind, step.topic.shard)):
             steps = list(group)
             for start in range(0, len(steps), MAX_CHANNELS_PER_COMMAND):
                 part = steps[start : start + MAX_CHANNELS_PER_COMMAND]
-                self._commands += 1
-                self._expected.extend((step, self._commands) for step in part)
-                if kind is PING:
+                self._sent += 1
+                self._expected.extend((step, self._sent) for step in part)
+                if kind == PING:
                     self._connection.write((b"PING",))
                 else:  # never without a channel: a bare UNSUBSCRIBE would drop them all
-                    self._connection.write((kind, *(step.name for step in part)))
+                    self._connection.write((self._commands[kind], *(step.name for step in part)))
 
     # What arrives
 
     def _on_push(self, pushes: list[Reply]) -> None:
         batch: list[Delivery] = []
-        names = self._names
+        topics, message = self._topics, self._message
         for push in pushes:
-            if type(push) is list and push[0] == b"message":
-                channel = names.get(push[1])
-                if channel is None:
+            if type(push) is list and push[0] == message:
+                topic = topics.get(push[1])
+                if topic is None:
                     continue
                 try:
                     item = decode(push[2])
@@ -218,58 +217,84 @@ class Subscriber:
                     self._stats.newer += 1
                     self._deliver(batch)
                     batch = []
-                    self.sink.resubscribed([channel])
+                    self._sink.resubscribed([topic.channel])
                     continue
                 except ValueError:
                     self._stats.foreign += 1
                     continue
                 if isinstance(item, Probe):
-                    self._probe_returned(item.nonce)
+                    if self._probe is not None and self._probe.nonce == item.nonce:
+                        self._probe.seen.add(topic[0])
+                        self._probe.changed.set()
                 else:
-                    batch.append((channel, item))
+                    batch.append((topic[1], item))
             else:
                 self._confirmed(push)
         self._deliver(batch)
+        if not self._attaching:
+            regained = self._regained()
+            if regained:
+                self._sink.resubscribed(regained)
 
     def _deliver(self, batch: list[Delivery]) -> None:
         if batch:
             self._stats.deliveries += len(batch)
-            self.sink.deliver(batch)
+            self._sink.deliver(batch)
 
-    def _probe_returned(self, nonce: bytes) -> None:
-        if self._probe is not None and self._probe[0] == nonce and not self._probe[1].done():
-            self._probe[1].set_result(None)
+    def _regained(self) -> list[str]:
+        channels = (channel for wanted in self._shards.values() if wanted.broken for channel in wanted.regained())
+        return list(dict.fromkeys(channels))
 
     def _confirmed(self, push: Reply) -> None:
         """The answer to the oldest step. A protocol that disagrees ends the connection (an exception here)."""
-        step, command = self._expected.popleft()
         if push == b"PONG":  # on a connection without any channel
-            push = [PING, b""]
+            push = [b"pong", b""]
+        if type(push) is list and push[0] == b"sunsubscribe" and not self._is_expected(push[1]):
+            self._lost(push[1])
+            return
+        step, command = self._expected.popleft()
         if isinstance(push, Exception):  # one error for the whole command
             self._stats.errors += 1
-            self._refused = push
             steps = [step]
             while self._expected and self._expected[0][1] == command:
                 steps.append(self._expected.popleft()[0])
-            for step in steps:
-                if step.kind is SUBSCRIBE and self._wanted.get(step.channel) is step.future:
-                    if step.channel not in self._broken and step.channel != self._node_channel:
-                        del self._wanted[step.channel]
-                        _fail(step.future, Unavailable(f"Redis refuses the subscription: {push}"))
-                elif not step.future.done():
-                    step.future.set_result(None)
+            self._refuse(steps, push)
             return
-        if push[0] != step.kind or (step.kind is not PING and push[1] != step.name):
-            raise ConnectionLost(f"expected {step.kind!r} {step.name!r}, got {push[:2]!r}")
-        if step.kind is SUBSCRIBE:
-            if self._wanted.get(step.channel) is not step.future:
-                return  # unsubscribed meanwhile; its answer follows
-            self._names[step.name] = step.channel
+        if push[0] != self._answers[step.kind] or (step.kind != PING and push[1] != step.name):
+            raise ConnectionLost(f"expected {step.kind} {step.name!r}, got {push[:2]!r}")
+        if step.kind == SUBSCRIBE:
+            if not self._is_wanted(step):
+                return  # unsubscribed meanwhile, and its answer follows; or moved to another master
+            self._topics[step.name] = step.topic
         if not step.future.done():
             step.future.set_result(None)
 
+    def _is_wanted(self, step: _Step) -> bool:
+        wanted = self._shards.get(step.topic.shard)
+        return wanted is not None and wanted.confirmed.get(step.topic.channel) is step.future
 
-def _fail(future: asyncio.Future[None], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # looked at: perhaps nobody waits
+    def _is_expected(self, name: bytes) -> bool:
+        return bool(self._expected) and self._expected[0][0].kind == UNSUBSCRIBE and self._expected[0][0].name == name
+
+    def _lost(self, name: bytes) -> None:
+        """The slot of this channel has gone to another master."""
+        topic = self._topics.pop(name, None)
+        if topic is not None:
+            self._shards[topic.shard].lose(topic.channel)
+            self._astray = True
+            self._on_moved(f"the slot of shard {topic.shard} has moved")
+
+    def _refuse(self, steps: list[_Step], error: Exception) -> None:
+        moved = first_word(error) in MOVED
+        if not moved:
+            self._refused = error
+        for step in steps:
+            if step.kind != SUBSCRIBE:
+                if not step.future.done():
+                    step.future.set_result(None)
+            elif self._is_wanted(step) and not moved:
+                refusal = Unavailable(f"Redis refuses the subscription: {error}")
+                self._shards[step.topic.shard].refuse(step.topic.channel, step.future, refusal)
+        if moved:
+            self._astray = True
+            self._on_moved(str(error))

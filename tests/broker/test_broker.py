@@ -28,7 +28,7 @@ def test_redis_in_its_three_forms(url: str) -> None:
     assert isinstance(broker, RedisBroker) and broker.node_id == "a" and broker.options is options
 
 
-@pytest.mark.parametrize("url", ["http://x", "redis+sentinel://x", "redis", "", "localhost:6379"])
+@pytest.mark.parametrize("url", ["http://x", "redis+proxy://x", "redis", "", "localhost:6379"])
 def test_another_url_is_an_error_that_names_the_right_ones(url: str) -> None:
     with pytest.raises(ValueError, match=r"use memory://, redis://host:6379/0"):
         broker_from_url(url, node_id="a")

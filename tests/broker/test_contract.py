@@ -10,8 +10,7 @@ import uvloop
 
 from broker.base import MAX_OFFSET, Dedup, Entry, History, Mark, Position, Signal, Unavailable
 from broker.redis.acl import acl_rules
-from tests.support.brokers import Backend, running
-from tests.support.redis_server import RedisServer
+from tests.support.brokers import Backend, Servers, running
 from tests.support.waiting import eventually
 
 HISTORY = History()
@@ -24,25 +23,30 @@ redis = pytest.mark.redis
         pytest.param("redis", marks=redis),
         pytest.param("redis as the least privileged user", marks=redis),
         pytest.param("redis under uvloop", marks=redis),
+        pytest.param("sentinel", marks=redis),
+        pytest.param("cluster as the least privileged user", marks=redis),
+        pytest.param("cluster under uvloop", marks=redis),
     ]
 )
 def backend(request: pytest.FixtureRequest, prefix: str) -> Iterator[Backend]:
-    if request.param == "memory":
+    kind, _, how = request.param.partition(" ")
+    if kind == "memory":
         yield Backend(None, prefix)
         return
-    server: RedisServer = request.getfixturevalue("redis_server")
-    if request.param != "redis as the least privileged user":
+    fixture = {"redis": "redis_server", "sentinel": "redis_sentinels", "cluster": "redis_cluster"}[kind]
+    server: Servers = request.getfixturevalue(fixture)
+    if how != "as the least privileged user":
         yield Backend(server, prefix)
         return
-    server.command("ACL", "SETUSER", prefix, "reset", "on", ">secret", *acl_rules(prefix))
-    yield Backend(server, prefix, f"{prefix}:secret@")
-    server.command("ACL", "DELUSER", prefix)
+    backend = Backend(server, prefix, f"{prefix}:secret@")
+    backend.command("ACL", "SETUSER", prefix, "reset", "on", ">secret", *acl_rules(prefix))
+    yield backend
+    backend.command("ACL", "DELUSER", prefix)
 
 
 @pytest.fixture
 def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    uses_uvloop = request.node.callspec.params["backend"] == "redis under uvloop"
-    return uvloop.new_event_loop if uses_uvloop else None
+    return uvloop.new_event_loop if request.node.callspec.params["backend"].endswith("uvloop") else None
 
 
 pytestmark = pytest.mark.usefixtures("loop_factory")

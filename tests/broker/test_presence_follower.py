@@ -7,7 +7,7 @@ from broker.follower import Follower
 
 
 def roster(version: int, *users: str, epoch: bytes = b"e") -> Roster:
-    return Roster(epoch, version, frozenset(users))
+    return Roster({epoch: version} if epoch else {}, frozenset(users))
 
 
 def following(version: int, *users: str) -> Follower:
@@ -22,7 +22,7 @@ def test_the_next_version_is_applied_and_what_is_known_is_dropped() -> None:
     assert follower.apply(Change(b"e", 6, "2", True)) == "known"
     assert follower.apply(Change(b"e", 3, "1", False)) == "known"
     assert follower.apply(Change(b"e", 7, "1", False)) == "changed"
-    assert follower.users == {"2"} and follower.version == 7
+    assert follower.users == {"2"} and follower.versions == {b"e": 7}
 
 
 def test_a_hole_or_another_epoch_means_to_read_again_and_changes_nothing() -> None:
@@ -30,7 +30,7 @@ def test_a_hole_or_another_epoch_means_to_read_again_and_changes_nothing() -> No
     assert follower.apply(Change(b"e", 7, "2", True)) == "behind"
     assert follower.apply(Change(b"f", 6, "2", True)) == "behind"
     assert follower.apply(Change(b"f", 1, "2", True)) == "behind"
-    assert (follower.epoch, follower.version, follower.users) == (b"e", 5, {"1"})
+    assert (follower.versions, follower.users) == ({b"e": 5}, {"1"})
 
 
 def test_even_the_first_version_of_an_epoch_is_verified_because_it_may_be_late() -> None:
@@ -42,7 +42,7 @@ def test_a_roster_gives_the_differences() -> None:
     assert follower.replace(roster(9, "2", "4", "0"), settling=False) == [
         ("1", False), ("3", False), ("0", True), ("4", True),
     ]  # fmt: skip
-    assert follower.users == {"0", "2", "4"} and follower.version == 9
+    assert follower.users == {"0", "2", "4"} and follower.versions == {b"e": 9}
 
 
 def test_an_older_roster_after_a_rollback_is_taken_over_too() -> None:
@@ -68,3 +68,14 @@ def test_a_doubtful_user_may_be_told_gone_by_a_change() -> None:
     assert follower.doubtful == set()
     assert follower.apply(Change(b"f", 2, "1", False)) == "changed"
     assert follower.users == set()
+
+
+def test_parts_of_everywhere_have_versions_of_their_own() -> None:
+    follower = Follower()
+    follower.replace(Roster({b"e": 5, b"f": 2}, frozenset({"1", "2"})), settling=False)
+    assert follower.apply(Change(b"f", 3, "3", True)) == "changed"
+    assert follower.apply(Change(b"e", 6, "1", False)) == "changed"
+    assert follower.apply(Change(b"f", 3, "3", True)) == "known"
+    assert follower.apply(Change(b"f", 5, "4", True)) == "behind"
+    assert follower.apply(Change(b"g", 1, "5", True)) == "behind"
+    assert follower.users == {"2", "3"}

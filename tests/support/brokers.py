@@ -11,6 +11,9 @@ from broker.memory import MemoryBroker
 from broker.memory_bus import MemoryBus
 from broker.options import BrokerOptions
 from broker.redis.broker import RedisBroker
+from broker.redis.keys import CLUSTER_SHARDS, Keys
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinel import RedisSentinels
 from tests.support.redis_server import RedisServer
 from tests.support.sinks import RecordingSink
 
@@ -21,10 +24,13 @@ class Node(NamedTuple):
     sink: RecordingSink
 
 
-class Backend:
-    """What the nodes of one test share: a bus, or a Redis and a prefix."""
+Servers = RedisServer | RedisSentinels | RedisCluster
 
-    def __init__(self, server: RedisServer | None, prefix: str, credentials: str = "") -> None:
+
+class Backend:
+    """What the nodes of one test share: a bus, or a Redis of any kind and a prefix."""
+
+    def __init__(self, server: Servers | None, prefix: str, credentials: str = "") -> None:
         self.server = server
         self.prefix = prefix
         self.credentials = credentials
@@ -35,7 +41,11 @@ class Backend:
         given = BrokerOptions(prefix=prefix or self.prefix, **options)
         if self.server is None:
             return MemoryBroker(node_id=node_id, bus=self.bus if prefix is None else MemoryBus(), options=given)
-        return RedisBroker(f"unix://{self.credentials}{self.server.socket}", node_id=node_id, options=given)
+        if isinstance(self.server, RedisServer):
+            url = f"unix://{self.credentials}{self.server.socket}"
+        else:
+            url = self.server.url_of(self.credentials)
+        return RedisBroker(url, node_id=node_id, options=given)
 
     @asynccontextmanager
     async def nodes(self, *node_ids: str, **options: Any) -> AsyncIterator[list[Node]]:
@@ -47,7 +57,18 @@ class Backend:
         """How many nodes get the bytes of a room's channel."""
         if self.server is None:
             return self.bus.subscribers(channel)
-        return self.server.subscribers(f"{self.prefix}:{{0}}:{channel}")
+        if isinstance(self.server, RedisCluster):
+            keys = Keys(self.prefix, CLUSTER_SHARDS)
+            return self.server.owner(keys.slot(keys.home(channel))).subscribers(keys.channel(channel), sharded=True)
+        server = self.server.master if isinstance(self.server, RedisSentinels) else self.server
+        return server.subscribers(Keys(self.prefix).channel(channel))
+
+    def command(self, *arguments: Any) -> None:
+        """One command on every data server."""
+        assert self.server is not None
+        servers = [self.server] if isinstance(self.server, RedisServer) else self.server.servers
+        for server in servers:
+            server.command(*arguments)
 
 
 @asynccontextmanager

@@ -36,6 +36,8 @@ class RedisServer:
         self.directory = Path(tempfile.mkdtemp(prefix="rc-redis-", dir="/tmp"))
         self.socket = str(self.directory / "s")
         self.port = free_port()
+        self.cluster_bus_port: int | None = None
+        """Where the servers of a cluster talk to each other, if it is one (tests/support/redis_cluster.py)."""
         self.options = {"save": "", "appendonly": "no", "enable-debug-command": "local"} | {
             name.replace("_", "-"): value for name, value in options.items()
         }
@@ -63,13 +65,16 @@ class RedisServer:
 
     def start(self) -> None:
         """Start and wait until commands are answered."""
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(self._arguments(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        eventually_sync(self._answers)
+
+    def _arguments(self) -> list[str]:
         arguments = ["redis-server", "--dir", str(self.directory), "--daemonize", "no", "--bind", "127.0.0.1"]
         arguments += ["--port", str(self.port), "--unixsocket", self.socket]
         for name, value in self.options.items():
             arguments += [f"--{name}", *(value.split() or [""])]
-        with open(self.directory / "log", "ab") as log:
-            self.process = subprocess.Popen(arguments, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        eventually_sync(self._answers)
+        return arguments
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -97,12 +102,18 @@ class RedisServer:
         """One command, its reply as redis-py gives it. Blocks."""
         return self.client.execute_command(*arguments)  # type: ignore[no-untyped-call]
 
+    def text(self, *arguments: Any) -> str:
+        """The same, where the reply is text."""
+        reply: bytes | str = self.command(*arguments)
+        return reply.decode() if isinstance(reply, bytes) else reply
+
     def info(self, section: str = "everything") -> dict[str, Any]:
         return dict(self.client.info(section))
 
-    def subscribers(self, channel: str) -> int:
+    def subscribers(self, channel: str, *, sharded: bool = False) -> int:
         """How many connections are subscribed to one Redis channel."""
-        [(_, count)] = self.client.pubsub_numsub(channel)
+        kind = "SHARDNUMSUB" if sharded else "NUMSUB"
+        [(_, count)] = self.command(f"PUBSUB {kind}", channel)
         return int(count)
 
     def pause(self) -> None:
