@@ -1,5 +1,5 @@
-"""The opening handshake, server side (RFC 6455 §4.2): what is refused before any application sees it, and the answers.
-Pure.
+"""The opening handshake, server side (RFC 6455 §4.2), and the heads of requests that are none: what is refused before
+any application sees it, and the answers. Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # §1.3
 _ACCEPTED: Final = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
+_NO_UPGRADE: Final = (
+    b"This server speaks HTTP/1.1 and upgrades to WebSocket only: do not offer h2c or CONNECT (in Java: "
+    b"HttpClient.newBuilder().version(HTTP_1_1), in curl: --http1.1).\n"
+)
 _token = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 _value = re.compile(rb"[\t\x20-\x7e\x80-\xff]*").fullmatch
 
@@ -35,7 +39,7 @@ def check(method: str, version: str, headers: Headers) -> bytes:
     """The key of a good handshake. Raises :class:`Refused`."""
     keys: list[bytes] = []
     versions: list[bytes] = []
-    hosts = bodies = 0
+    hosts = bodies = upgrades = 0
     for name, value in headers:
         if name == b"sec-websocket-key":
             keys.append(value)
@@ -43,6 +47,8 @@ def check(method: str, version: str, headers: Headers) -> bytes:
             versions.append(value)
         elif name == b"host":
             hosts += 1
+        elif name == b"upgrade":
+            upgrades += 1
         elif name == b"content-length" or name == b"transfer-encoding":
             bodies += 1  # who reads on where it ends, and who at the first frame, would not be sure to agree
     if versions != [b"13"]:
@@ -52,10 +58,27 @@ def check(method: str, version: str, headers: Headers) -> bytes:
         good_key = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
     except binascii.Error:
         good_key = False
-    if method != "GET" or version != "1.1" or hosts != 1 or bodies or not good_key:
+    if method != "GET" or version != "1.1" or hosts != 1 or bodies or upgrades != 1 or not good_key:
         text = b"A WebSocket handshake is a GET over HTTP/1.1: one Host, one Sec-WebSocket-Key of 16 bytes, no body.\n"
         raise Refused(response(400, [], text))
     return keys[0]
+
+
+def check_plain(version: str, headers: Headers, upgrade: bool) -> None:
+    """Raise :class:`Refused` for a request of which another server in the chain may think otherwise: where it ends, for
+    which host it is (RFC 9112 §3.2, §6.1), or which protocol follows. ``upgrade``: it asks for one that is not ours."""
+    if upgrade:
+        raise Refused(response(400, [], _NO_UPGRADE))
+    hosts = 0
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding" and (version == "1.0" or value.strip().lower() != b"chunked"):
+            raise Refused(response(400, [], b"Send Transfer-Encoding: chunked over HTTP/1.1, and no other encoding.\n"))
+    if hosts > 1 or (not hosts and version != "1.0"):
+        raise Refused(response(400, [], b"A request has one Host.\n"))
+    if version not in ("1.0", "1.1"):
+        raise Refused(response(400, [], b"This server speaks HTTP/1.1.\n"))
 
 
 def accept(key: bytes, subprotocol: str | None, headers: Headers) -> bytes:

@@ -63,6 +63,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.lane = lane
         self._in_head = False
+        self._in_body = False
+        self._body_came = False
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._turned_away = False
@@ -85,20 +87,20 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self.cycle is None or self.cycle.response_complete:
             self._head_due()
-        began_earlier = self._in_head
+        began_earlier = self._in_head or self._in_body
+        self._body_came = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
-                self._step_over(data[upgrade.args[0] :])
-            else:
-                self._unsupported_upgrade_warning()
+            self._step_over(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             refused = error.__context__
             self._turn_away(refused.response if isinstance(refused, handshake.Refused) else _INVALID)
         else:
-            if began_earlier and self._in_head:
-                self._head_bytes += len(data)
+            if self._body_came:
+                self._head_bytes = 0
+            elif began_earlier and (self._in_head or self._in_body):
+                self._head_bytes += len(data)  # of a head, or after a body: trailers and extensions of chunks
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._turn_away(_TOO_LARGE)
 
@@ -112,11 +114,30 @@ class HttpProtocol(HttpToolsProtocol):
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
             raise handshake.Refused(_TOO_LARGE)  # comes out of feed_data as the context of its error
+        asks = self.parser.should_upgrade()
+        websocket = asks and self._should_upgrade()
+        if not websocket:
+            handshake.check_plain(self.parser.get_http_version(), self.headers, asks)
         super().on_headers_complete()
-        if self.parser.should_upgrade() and self._should_upgrade():
+        if websocket:
             self._key = handshake.check(self.scope["method"], self.scope["http_version"], self.headers)
             if self._busy():
                 raise handshake.Refused(_INVALID)
+
+        else:
+            self._in_body = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer, which nobody asked for: an application must not take it for a header
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_came = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
 
     def _busy(self) -> bool:
         """An earlier request of this connection has not been answered in full."""

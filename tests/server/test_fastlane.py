@@ -89,6 +89,37 @@ BAD = {
     "an empty body by length": (handshake(add=("Content-Length: 0",)), 400),
     "a chunked body": (handshake(add=("Transfer-Encoding: chunked",)) + b"0\r\n\r\n", 400),
     "both lengths": (handshake(add=("Transfer-Encoding: chunked", "Content-Length: 5")) + b"0\r\n\r\n", 400),
+    "two upgrades": (handshake(add=("Upgrade: h2c",)), 400),
+    "another upgrade before ours": (handshake(drop="Upgrade", add=("Upgrade: h2c, websocket",)), 400),
+    "h2c": (handshake(drop="Upgrade", add=("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")), 400),
+    "h2c by POST": (
+        handshake(line="POST /ws HTTP/1.1", drop="Upgrade", add=("Upgrade: h2c", "Content-Length: 5")) + b"hello",
+        400,
+    ),
+    "CONNECT": (b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 400),
+    "HTTP/2 by prior knowledge": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "GET with two Hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "GET without a Host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "GET over HTTP/3.7": (b"GET / HTTP/3.7\r\nHost: a\r\n\r\n", 400),
+    "GET with another encoding": (
+        b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "chunks over HTTP/1.0": (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    **{
+        f"POST with {what}": (f"POST / HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\n0\r\n\r\n".encode(), 400)
+        for what, headers in {
+            "length and chunks": "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "chunks and length": "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "the same length twice": "Content-Length: 5\r\nContent-Length: 5",
+            "a list of lengths": "Content-Length: 5, 5",
+            "a signed length": "Content-Length: +5",
+            "chunks twice": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "an unknown encoding": "Transfer-Encoding: xchunked",
+            "an encoding after chunks": "Transfer-Encoding: chunked, identity",
+            "a tab before the colon": "Transfer-Encoding\t: chunked",
+        }.items()
+    },
     "two lengths": (handshake(add=("Content-Length: 5", "Content-Length: 6")) + b"hello!", 400),
     "a folded header": (handshake(add=("X-A: b", " c")), 400),
     "a space before the colon": (handshake(add=("X-A : b",)), 400),
@@ -123,18 +154,13 @@ async def test_without_upgrade_it_is_plain_http(drop: str) -> None:
     assert kinds == ["http"]
 
 
-async def test_another_upgrade_is_answered_as_plain_http() -> None:
-    kinds: list[str] = []
-
-    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        kinds.append(scope["type"])
-        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body"})
-
-    h2c = handshake(drop="Upgrade", add=("Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__"))
-    async with serving(lane_config(app)) as served, raw_client(served.port, h2c) as client:
-        assert (await client.head())[0] == 404
-    assert kinds == ["http"]
+async def test_an_offer_that_is_none_is_ignored() -> None:
+    """Upgrade counts only where Connection names it (RFC 9110 §7.8); HTTP/1.0 needs no Host."""
+    offer = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n"
+    async with serving(lane_config(ok)) as served:
+        for request in (offer, b"GET / HTTP/1.0\r\n\r\n"):
+            async with raw_client(served.port, request) as client:
+                assert (await client.head())[0] == 200
 
 
 async def test_a_good_handshake_and_what_the_application_sees(fast: bool) -> None:
@@ -795,6 +821,45 @@ async def test_who_was_turned_away_and_stays_is_aborted(monkeypatch: pytest.Monk
         assert (await client.head())[0] == 400
         client.send(GET * 100)
         await eventually(lambda: not served.connections)
+
+
+async def read_it_all(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Says after the last piece how many headers there are."""
+    while (await receive())["more_body"]:
+        pass
+    answer = f"{len(scope['headers']):02}".encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": answer})
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_no_headers() -> None:
+    request = CHUNKED + b"2\r\nhi\r\n0\r\nX-User: admin\r\n\r\n"
+    async with serving(lane_config(read_it_all)) as served, raw_client(served.port, request) as client:
+        assert (await client.head())[0] == 200
+        assert await client.reader.readexactly(2) == b"02"
+
+
+ENDLESS = {
+    "trailers": CHUNKED + b"2\r\nhi\r\n0\r\n" + b"X-A: b\r\n" * 400_000,
+    "a trailer": CHUNKED + b"2\r\nhi\r\n0\r\nX-A: " + b"b" * 4_000_000,
+    "an extension of a chunk": CHUNKED + b"2;a=" + b"b" * 4_000_000,
+}
+
+
+@pytest.mark.parametrize("request_bytes", ENDLESS.values(), ids=ENDLESS)
+async def test_what_comes_around_a_body_is_bounded(request_bytes: bytes) -> None:
+    async with serving(lane_config(read_it_all)) as served, raw_client(served.port, request_bytes) as client:
+        assert await client.rest() == b"", "in the middle of a request that is being served it is aborted"
+        await eventually(lambda: not served.connections)
+
+
+async def test_many_small_chunks_are_a_body_like_any_other() -> None:
+    request = CHUNKED + b"1\r\nx\r\n" * 60_000 + b"0\r\n\r\n"
+    async with serving(lane_config(read_it_all)) as served, raw_client(served.port, request) as client:
+        assert (await client.head())[0] == 200
 
 
 async def test_bodies_of_requests_are_no_heads() -> None:

@@ -26,6 +26,8 @@ UNHURRIED = {
     "inbound_bytes_per_s": 2**30,
     "inbound_bytes_burst": 2**30,
     "connects_per_min": 1e9,
+    "reads_per_s": 1e9,
+    "reads_burst": 10**9,
 }
 """Tests send as fast as they can; the limits on that are tested where they are the subject."""
 
