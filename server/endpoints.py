@@ -32,6 +32,7 @@ from server.hub import LocalHub
 from server.identity import ANONYMOUS, Identity
 from server.plainlane import PlainConnection, Receive, Send
 from server.status import status_routes
+from server.upgrade import not_upgraded
 
 logger = logging.getLogger("server.endpoints")
 
@@ -127,6 +128,13 @@ def _in_frame(event: bytes, packed: bool) -> dict[str, Any]:
     return {"type": "websocket.send", "text": event.decode()}
 
 
+async def _no_upgrade(request: Request) -> Response:
+    """HTTP where a WebSocket handshake belongs."""
+    told = not_upgraded(request.scope["http_version"], request.headers.raw)
+    headers = {"upgrade": "websocket", "connection": "upgrade"}
+    return Response(orjson.dumps(told) + b"\n", 426, headers, "application/json")
+
+
 def operators_routes(hub: LocalHub) -> list[Route]:
     """/healthz /readyz /metrics."""
 
@@ -151,6 +159,7 @@ def http_routes(hub: LocalHub) -> list[BaseRoute]:
     apart = {"/metrics"} if hub.settings.metrics_port else set()
     routes: list[BaseRoute] = [
         *(route for route in operators_routes(hub) if route.path not in apart),
+        Route("/ws", _no_upgrade, methods=["GET", "POST"]),
         Route("/roomcast.js", _static(without_comments(_asset("roomcast.js")), JAVASCRIPT, CLIENT_HEADERS)),
         *api_routes(hub),
         *status_routes(hub),

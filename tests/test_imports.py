@@ -23,7 +23,7 @@ PURE = [
 PURE_MAY_USE = {
     *("__future__", "abc", "binascii", "bisect", "collections", "collections.abc", "copy", "dataclasses", "enum"),
     *("fnmatch", "functools", "hashlib", "itertools", "json", "math", "operator", "re", "string", "struct", "typing"),
-    *("base64", "http", "urllib.parse", "msgpack", "orjson", "websockets.speedups", "websockets.frames"),
+    *("base64", "http", "ipaddress", "urllib.parse", "msgpack", "orjson", "websockets.speedups", "websockets.frames"),
 }
 PURE_EXCEPTIONS = {
     "broker.base": {"asyncio"},  # the type of a Future
