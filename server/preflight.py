@@ -46,8 +46,9 @@ def check_port(host: str, port: int, option: str = "--port") -> None:
 
 def check_broker_login(url: str, password_file: str | None) -> None:
     """Raises SettingsError if Redis is there and refuses user or password. A Redis that is away is no mistake: the
-    node starts, says so at /readyz, and connects when it comes."""
-    if url.startswith("memory:"):
+    node starts, says so at /readyz, and connects when it comes; so it is with the servers behind sentinels and of a
+    cluster, which have to be found first."""
+    if url.startswith("memory:") or "+" in url.partition(":")[0]:
         return
     import redis
 

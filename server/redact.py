@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NAMES = "(?:access_|refresh_)?token|session|secret|password"
+_NAMES = "(?:access_|refresh_)?token|session|secret|(?:sentinel_)?password"
 _CREDENTIALS = [
     (re.compile(rf"(?i)\b({_NAMES})=[^&\s\"',;)]+"), r"\1=***"),  # query strings
     (re.compile(rf"(?i)([\"'](?:{_NAMES})\\?[\"']\s*:\s*b?\\?[\"'])[^\"'\\]*"), r"\1***"),  # JSON, Python dicts

@@ -100,9 +100,9 @@ class Settings(BaseModel):
         serving(description="Above its share a node sends so many connections per second to others; 0: none.", ge=0),
     ] = 0.0
 
-    broker: Annotated[str, brokers(description="memory:// (this node alone), redis://, rediss:// or unix:// URL.")] = (
-        "memory://"
-    )
+    broker: Annotated[
+        str, brokers(description="memory:// (this node alone), redis://, redis+sentinel:// or redis+cluster:// URL.")
+    ] = "memory://"
     broker_password_file: Annotated[
         str | None, brokers(description="Holds the broker's password; read at every connect, so it can be rotated.")
     ] = None

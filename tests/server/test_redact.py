@@ -32,6 +32,8 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
         "redis://:{}@host",
         "redis://user:p@ss/{}@host",
         "redis://host/0?password={}",
+        "redis+sentinel://u:{}@a:1,b:2/main",
+        "redis+sentinel://a/main?sentinel_password={}",
     ],
 )
 @pytest.mark.parametrize("secret", [TOKEN, JWT])
