@@ -32,7 +32,7 @@
  * @typedef {{presence?: boolean, history?: number}} JoinOptions
  * @typedef {string | null | undefined} Token
  * @typedef {{token?: Token | (() => Token | Promise<Token>), WebSocket?: any}} Options
- *   `token`: a function is asked before every connection and when a token expires. `WebSocket`: a class, for Node 20.
+ *   `token`: a function is asked before every connection and when a token expires. `WebSocket`: a class, for Node before 22.
  */
 
 const CONNECT_MS = 15_000, PONG_MS = 5_000, STABLE_MS = 10_000; // without a welcome; for a pong; proves a connection

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 COMMANDS = {
     "python": (sys.executable, str(HERE / "driver.py")),
-    "javascript": ("node", "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", str(HERE / "driver.mjs")),
+    "javascript": ("node", str(HERE / "driver.mjs")),
 }
 LINE_BYTES = 2**20
 Event = dict[str, Any]

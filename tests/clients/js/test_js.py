@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -79,3 +81,12 @@ def test_the_package_holds_the_client_its_types_and_no_dependency(tmp_path: Path
 
 def test_the_lock_file_names_no_host() -> None:
     assert "://" not in (npm.CLIENT / "package-lock.json").read_text()
+
+
+def test_a_node_that_is_too_old_is_said_before_anything_fails(tmp_path: Path) -> None:
+    old = tmp_path / "node"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo v16.20.2\nexit 1\n')
+    old.chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([npm.ROOT / "scripts" / "setup"], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "need Node 18 or newer, this is v16.20.2" in done.stderr, done
