@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
+import logging
+import os
 import time
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from server.connection import Connection
     from server.hub import LocalHub
 
+logger = logging.getLogger("server.upkeep")
+
 HEARTBEATS = 2.5
 """Between two announcements: 5 s, as heartbeats are."""
 STEPS = 5
 """While connections are sent away the figures are looked at so often between two announcements."""
 CHECK_POSITIONS_S = 60.0
+CHECK_DESCRIPTORS_S = 1.0
 SURPLUS = "this node has more than its share: reconnect"
 
 
@@ -41,6 +46,7 @@ class Upkeep:
         tasks.spawn(self._hub.metrics.sample_loop_lag(), "loop lag", forever=True)
         tasks.spawn(self._announce(), "announce", forever=True)
         tasks.spawn(self._check_positions(), "check positions", forever=True)
+        tasks.spawn(self._check_descriptors(), "check descriptors", forever=True)
         if self._hub.settings.rebalance_per_s > 0:
             tasks.spawn(self._send_surplus(), "rebalance", forever=True)
 
@@ -67,6 +73,15 @@ class Upkeep:
         while True:
             await asyncio.sleep(CHECK_POSITIONS_S)
             self._hub.feed.verify(list(self._hub.feed.rooms))
+
+    async def _check_descriptors(self) -> None:
+        """Without a free descriptor libuv accepts whoever comes and closes at once, and tells nobody."""
+        while True:
+            await asyncio.sleep(CHECK_DESCRIPTORS_S)
+            try:
+                os.close(os.open("/dev/null", os.O_RDONLY))
+            except OSError as error:
+                logger.error("new connections are closed: %s. Raise the limit of open files", error.strerror)
 
     async def _announce(self) -> None:
         """Keep this node's description in the broker."""

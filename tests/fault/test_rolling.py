@@ -1,0 +1,53 @@
+"""A rolling restart behind nginx, as clients see it: row A10 of the fault catalogue, and how evenly they come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from loadtests.crowd import peak_to_mean
+from tests.support.cluster import PRODUCTION
+from tests.support.figures import note
+from tests.support.swarm import Swarm, swarm
+
+pytestmark = [pytest.mark.redis, pytest.mark.nginx, pytest.mark.system]
+
+
+async def roll(here: Swarm, row: str, window_s: float, pause_s: float) -> None:
+    """Restart one node after the other. Peaks are taken over ``window_s``."""
+    for node in here.nodes:
+        began_s = asyncio.get_running_loop().time()
+        started_s = time.monotonic()
+        assert await node.stopped(60) == 0
+        note(f"{row}: a node left in", time.monotonic() - started_s, "s")
+        node.launch()
+        await node.wait_ready()
+        await asyncio.sleep(pause_s)
+        tries_s = here.crowd.tries_s(began_s)
+        peak = peak_to_mean(tries_s, window_s)
+        note(f"{row}: reconnects per restart", len(tries_s), "")
+        note(f"{row}: peak of reconnects to their mean, over {window_s:g} s", peak, "")
+        assert peak <= 1.5, (peak, len(tries_s))
+
+
+async def test_a_rolling_restart_behind_nginx_loses_nothing_and_nobody_is_seen_to_go() -> None:
+    async with swarm(225, 3, settings={"drain_s": 1.5}) as here:
+        await roll(here, "A10 rolling", 0.5, pause_s=0.3)
+        assert {code for member in here.crowd.everybody for code in member.closes} == {1012}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_rolling_restart_at_production_times_while_nodes_rebalance() -> None:
+    async with swarm(1500, 3, settings=PRODUCTION | {"rebalance_per_s": 20}) as here:
+        await roll(here, "A10 rolling, production", 1.0, pause_s=5)
+
+
+def test_peaks_are_what_came_within_a_window_to_what_would_have() -> None:
+    even = [number / 10 for number in range(101)]
+    assert peak_to_mean(even, 1.0) == pytest.approx(1, abs=0.1)
+    assert peak_to_mean([*even, *[5.0] * 50], 1.0) == pytest.approx(60 / 15.1, rel=0.05)
+    assert peak_to_mean([1.0], 1.0) == 0
+    assert peak_to_mean([1.0, 1.1], 1.0) == 1
