@@ -8,17 +8,14 @@ contains no ``await``: it needs no lock, and one slow connection cannot delay an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
-from broker.base import Broker, Change, Delivery, Item, Signal, Unavailable
+from broker.base import Broker, Change, Delivery, Item, Signal
 from server import events
 from server.cluster import Cluster
-from server.connection import BUSY, CONGESTED, Connection, Listener
+from server.connection import CONGESTED, Connection, Listener
 from server.expiry import Expiry
 from server.feed import Feed
 from server.frames import Batch, Prepared
@@ -30,14 +27,15 @@ from server.outbox import Outbox
 from server.pacing import raw_rates, read_on_later
 from server.payload import (
     CONTROL,
-    Origin,
 )
 from server.presence import Presence
 from server.receipts import Receipts
+from server.reception import Reception
 from server.registry import Registry
 from server.requests import Requests
 from server.revocation import CHANNEL as REVOKED_CHANNEL
 from server.revocation import Revocations
+from server.roll import Roll
 from server.rooms import Rooms
 from server.settings import Settings
 from server.tasks import Tasks
@@ -46,8 +44,9 @@ from server.upkeep import Upkeep
 logger = logging.getLogger("server.hub")
 
 
-class LocalHub(Listener):
+class LocalHub(Roll, Listener):
     def __init__(self, settings: Settings, broker: Broker, metrics: Metrics) -> None:
+        super().__init__(broker.node_id)
         self.settings = settings
         self.broker = broker
         self.metrics = metrics
@@ -61,12 +60,6 @@ class LocalHub(Listener):
         self.degraded_since: float | None = None
         self.draining = False
         """This node is leaving: it is not ready, and its clients are sent away."""
-        self.paths: Registry[str, Connection] = Registry()
-        self.users: Registry[str, Connection] = Registry()
-        self.sessions: Registry[str, Connection] = Registry()
-        self.raw_paths: Registry[str, Connection] = Registry()
-        self.raw_users: Registry[str, Connection] = Registry()
-        """Of connections that speak the application's own protocol and are told nothing of ours."""
         self.gate: Gate | None = None
         """The application's say in what clients may do, where there is one."""
         self.renew: Callable[[str], Awaitable[Identity]] | None = None
@@ -80,95 +73,20 @@ class LocalHub(Listener):
         members: Registry[str, Connection] = Registry()
         self.receipts = Receipts(broker, self.tasks)
         self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self.receipts, self._send_to_room)
-        self.presence = Presence(broker, self.tasks, self._everybody, self.send)
+        self.presence = Presence(broker, self.tasks, self.everybody, self.send)
         self.rooms = Rooms(self.interest, self.feed, members, self.presence, self.receipts, settings, self.counts)
         self.requests = Requests(self)
         self.raw_rates = raw_rates(settings)
-        self._unwelcomed: set[Connection] = set()
-        """Attached, their channels not confirmed yet: what already arrives there would come before the welcome."""
+        self._reception = Reception(self)
         self._upkeep = Upkeep(self)
-        self._next_id = 0
 
     # Connections come and go.
 
     def attach(
         self, connection: Connection, path: str, user: str | None, session: str | None
     ) -> Collection[asyncio.Future[None]]:
-        """Make a connection part of the node: from here on it is told what concerns its path, user and rooms.
-
-        On ``/ws`` it gets ``welcome`` first. Its requests wait until its own channels are subscribed (at most a
-        second), so that what is sent to its user right after the welcome arrives. Returns what they wait for.
-        """
-        self._next_id += 1
-        connection.id = self._next_id
-        connection.path = path
-        connection.user = user
-        connection.session = session or secrets.token_urlsafe(16)
-        connection.listener = self
-        self.counts.connections += 1
-        self.counts.connections_total += 1
-        self.counts.connections_plain += connection.lane == "plain"
-        paths, users = (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
-        paths.add(path, connection)
-        self.sessions.add(connection.session, connection)
-        channels = [f"path:{path}"]
-        if user is not None:
-            users.add(user, connection)
-            channels.append(f"user:{user}")
-        if self.settings.presence_broadcast == "all":
-            channels.append("presence")
-        waiting = {w for w in map(self.interest.acquire, channels) if w is not None}
-        if waiting and self.broker.ready:
-            connection.hold(BUSY)
-            self._unwelcomed.add(connection)
-
-            def confirmed(future: asyncio.Future[None]) -> None:
-                waiting.discard(future)
-                if not waiting:
-                    self._welcome(connection)
-                    connection.release(BUSY)
-
-            subscribing = tuple(waiting)
-            for future in subscribing:
-                future.add_done_callback(confirmed)
-            return subscribing
-        self._welcome(connection)
-        return ()
-
-    def _welcome(self, connection: Connection) -> None:
-        self._unwelcomed.discard(connection)
-        if connection.closed:
-            return
-        if connection.user is not None:
-            connection.present = True
-            self.presence.came(connection.user, None)
-        self._follow_everybody()
-        if connection.path == "/ws":
-            settings = self.settings
-            connection.send_event(
-                events.welcome(
-                    session=connection.session,
-                    node=self.broker.node_id,
-                    user=connection.user,
-                    ping_s=settings.ping_s,
-                    max_message=settings.max_message_bytes,
-                )
-            )
-        self.expiry.watch(connection, connection.identity.expires_at)
-        if self.degraded_since is not None and not connection.raw:
-            connection.send_event(events.degraded(self.degraded_since))
-
-    def _follow_everybody(self) -> None:
-        """Where everybody hears of everybody, the node follows the whole set as long as it has a connection."""
-        wanted = self.settings.presence_broadcast == "all" and len(self.paths) > 0
-        if wanted and self.broker.ready and not self.presence.is_followed(None):
-            self.tasks.spawn(self._follow(None), "follow everybody")
-
-    async def _follow(self, room: str | None) -> None:
-        if self.presence.is_followed(room):
-            return  # several connections asked in one tick, and there is one unfollow() for all of them
-        with contextlib.suppress(Unavailable):  # tried again by the next connection and by restored()
-            await self.presence.follow(room)
+        """Make a connection part of the node (:meth:`server.reception.Reception.attach`)."""
+        return self._reception.attach(connection, path, user, session)
 
     def lost(self, connection: Connection, code: int) -> None:
         self.counts.connections -= 1
@@ -176,15 +94,11 @@ class LocalHub(Listener):
         self.counts.closed(code)
         rooms = self.rooms.of(connection) if self.gate is not None else ()
         self.rooms.drop(connection)
-        self.paths.discard(connection)
-        self.raw_paths.discard(connection)
-        self.raw_users.discard(connection)
-        self.sessions.discard(connection)
-        self._unwelcomed.discard(connection)
+        self.strike(connection)
+        self._reception.forget(connection)
         self.expiry.forget(connection)
         self.interest.release(f"path:{connection.path}")
         if connection.user is not None:
-            self.users.discard(connection)
             self.interest.release(f"user:{connection.user}")
             if connection.present:
                 self.presence.went(connection.user, None)
@@ -259,7 +173,7 @@ class LocalHub(Listener):
             if changes:
                 self.send(self.presence.changed(name, changes), self.presence.watchers(name), gathered)
         elif kind == "presence":
-            members = self._everybody()
+            members = self.everybody()
             outbox = self.presence.changed(None, [item for item in items if isinstance(item, Change)])
         else:
             outbox = Outbox()
@@ -275,8 +189,8 @@ class LocalHub(Listener):
         """Give what is in the outbox to the members, now or (``gathered``) together with what else the tick brings."""
         if not outbox or not members:
             return
-        if self._unwelcomed:
-            members = [connection for connection in members if connection not in self._unwelcomed]
+        if self._reception.waiting:
+            members = [connection for connection in members if connection not in self._reception.waiting]
         batch = outbox.shared()
         own = outbox.own()
         self.counts.deliveries += len(outbox) * len(members)
@@ -296,32 +210,6 @@ class LocalHub(Listener):
 
     def _send_to_room(self, name: str, outbox: Outbox) -> None:
         self.send(outbox, self.rooms.members(name))
-
-    def addressed(self, channel: str) -> list[Connection]:
-        """Whom a signal is for: a user's connections, or all of this node's."""
-        if channel == CONTROL:
-            return self.everyone()
-        user = channel.removeprefix("user:")
-        return [*self.users.members(user), *self.raw_users.members(user)]
-
-    def at(self, path: str) -> AbstractSet[Connection]:
-        """The connections on a path, which is either a raw one or not."""
-        return self.paths.members(path) or self.raw_paths.members(path)
-
-    def by_origin(self, origin: Origin | None, members: Iterable[Connection]) -> list[Connection]:
-        """The connection that caused a signal, if it is one of these."""
-        if origin is None or origin.node != self.broker.node_id:
-            return []
-        return [connection for connection in members if connection.id == origin.connection]
-
-    def origin(self, connection: Connection | None) -> Origin | None:
-        return None if connection is None else Origin(self.broker.node_id, connection.id)
-
-    def _everybody(self) -> AbstractSet[Connection]:
-        """The connections that hear of everywhere."""
-        if len(self.paths) == 1:
-            return self.paths.members("/ws")
-        return {connection for path in self.paths for connection in self.paths.members(path)}
 
     # The broker's health (broker.base.Sink).
 
@@ -343,13 +231,9 @@ class LocalHub(Listener):
         self.interest.retry()
         self.feed.retry()
         self.presence.retry()
-        self._follow_everybody()
+        self._reception.follow_everybody()
         self.revocations.load()
         self._tell_everybody(events.restored())
-
-    def everyone(self) -> list[Connection]:
-        """All connections, as they are now."""
-        return [c for paths in (self.paths, self.raw_paths) for path in paths for c in paths.members(path)]
 
     def _outbound_bytes(self) -> float:
         return float(sum(connection.outbound_bytes() for connection in self.everyone()))
@@ -360,7 +244,7 @@ class LocalHub(Listener):
     def _tell_everybody(self, payload: bytes) -> None:
         batch = Batch([Prepared(payload)])
         for connection in self.everyone():
-            if not connection.raw and connection not in self._unwelcomed:
+            if not connection.raw and connection not in self._reception.waiting:
                 connection.send(batch)
 
     # Life.
