@@ -17,11 +17,13 @@ from typing import Any, NamedTuple
 
 from roomcast_client import Ack, Message, Position, Reset
 
-from broker.redis.keys import Keys
+from broker.redis.keys import CLUSTER_SHARDS, Keys
 from tests.support.figures import note
 from tests.support.node import NodeServer
 from tests.support.oracle import Oracle
 from tests.support.peer import Peer, View
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinel import RedisSentinels
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 
@@ -49,8 +51,16 @@ class Cluster:
     """What members have seen is judged by what was acknowledged, or (where Redis loses data, or a test publishes by
     other ways than these) ``by_log``, by what Redis holds in the end."""
 
-    def __init__(self, redis_server: RedisServer, nodes: list[NodeServer], heartbeat_s: float) -> None:
+    def __init__(
+        self,
+        redis_server: RedisServer,
+        nodes: list[NodeServer],
+        heartbeat_s: float,
+        beyond: RedisSentinels | RedisCluster | None = None,
+    ) -> None:
+        """``beyond``: the nodes use more than this one Redis."""
         self.redis = redis_server
+        self.beyond = beyond
         self.nodes = nodes
         self.noticed_s = 2.5 * heartbeat_s + SLACK_S
         self.oracle = Oracle()
@@ -149,13 +159,22 @@ class Cluster:
 
     # The log as Redis holds it.
 
+    def _holder(self, room: str) -> tuple[RedisServer, Keys]:
+        """Who has the room's log now, and under which names."""
+        if isinstance(self.beyond, RedisCluster):
+            keys = Keys(shards=CLUSTER_SHARDS)
+            return self.beyond.owner(keys.slot(keys.shard(room))), keys
+        return self.redis if self.beyond is None else self.beyond.master, Keys()
+
     def log(self, room: str) -> list[Logged]:
         """The entries that are kept, oldest first."""
-        entries: Any = self.redis.client.xrange(Keys().log(room))
+        server, keys = self._holder(room)
+        entries: Any = server.client.xrange(keys.log(room))
         return [Logged(int(id.partition(b"-")[0]), fields[b"g"].decode()) for id, fields in entries]
 
     def top(self, room: str) -> Position:
-        meta: Any = self.redis.client.hgetall(Keys().meta(room))
+        server, keys = self._holder(room)
+        meta: Any = server.client.hgetall(keys.meta(room))
         return Position(meta[b"e"].decode(), int(meta[b"o"]), meta[b"g"].decode())
 
     async def _compare_with_log(self, room: str) -> None:
@@ -189,6 +208,7 @@ async def cluster(
     *,
     redis_server: RedisServer | None = None,
     broker: str | Sequence[str] | None = None,
+    beyond: RedisSentinels | RedisCluster | None = None,
     settings: dict[str, Any] | None = None,
     by_log: bool = False,
     allowed: Sequence[str] = (),
@@ -197,6 +217,8 @@ async def cluster(
     """Start Redis (unless one is given) and the nodes; stop and judge them. ``broker`` is the URL the nodes use, one
     for all or one each."""
     async with contextlib.AsyncExitStack() as stack:
+        if beyond is not None:
+            redis_server, broker = beyond.servers[0], broker or beyond.url
         server = redis_server or stack.enter_context(RedisServer(**redis_options))
         urls = [broker or server.url] * nodes if broker is None or isinstance(broker, str) else list(broker)
         chosen = SCALED | UNLIMITED | (settings or {})
@@ -204,7 +226,7 @@ async def cluster(
         for node in started:
             stack.push(node.__exit__)
             node.launch()
-        world = Cluster(server, started, chosen["heartbeat_s"])
+        world = Cluster(server, started, chosen["heartbeat_s"], beyond)
         await world.all_ready()
         try:
             yield world
@@ -225,6 +247,8 @@ class Traffic:
         self.every_s = every_s
         self.nodes = world.nodes if nodes is None else nodes
         self.acked = 0
+        self.took: list[tuple[float, float]] = []
+        """When a publish was acknowledged (``time.monotonic()``), and the seconds that its last try took."""
         self.refused: list[tuple[str, float]] = []
         """Error code of a try, and the seconds it took."""
         self._over = asyncio.Event()
@@ -258,6 +282,11 @@ class Traffic:
         """How many each member was told."""
         return [one.views[self.room].resets for one in self.world.members(self.room)]
 
+    def outage_s(self, since_s: float) -> float:
+        """The longest time without an ack since then."""
+        times = [since_s, *(at_s for at_s, _ in self.took if at_s > since_s), time.monotonic()]
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
+
     async def progress(self, messages: int = 20, timeout_s: float = 10.0) -> None:
         """Return when so many more were acknowledged."""
         target = self.acked + messages
@@ -277,6 +306,7 @@ class Traffic:
             reply, seconds = await one.timed("message", room=self.room, data=data, key=data.replace(":", "-"))
             if reply["ok"]:
                 self.world.oracle.acked(self.room, data, Ack(reply["epoch"], reply["offset"], reply["tag"]))
+                self.took.append((time.monotonic(), seconds))
                 async with self._acked:
                     self.acked += 1
                     self._acked.notify_all()

@@ -159,6 +159,10 @@ class RedisCluster:
     def replica_of(self, master: RedisServer) -> RedisServer:
         return self.replicas[self.masters.index(master)]
 
+    def promoted(self, replica: RedisServer, timeout_s: float = 30.0) -> None:
+        """Return once this replica is a master with slots, as all others know."""
+        eventually_sync(lambda: replica.info("replication")["role"] == "master", timeout_s)
+
     def add_master(self) -> RedisServer:
         """One more, without slots."""
         server = self._server()
@@ -167,6 +171,7 @@ class RedisCluster:
         self.masters.append(server)
         running = [each for each in self.servers if each.process is not None]
         eventually_sync(lambda: all(self._knows(each, len(running)) for each in running), 20)
+        eventually_sync(lambda: self.state(server)["cluster_state"] == "ok", 20)
         return server
 
     def move_slot(self, slot: int, target: RedisServer, *, batch: int = 10) -> int:

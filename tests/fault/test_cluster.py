@@ -1,0 +1,126 @@
+"""B17 and B18: slots move, masters die or freeze, a master is added, and only the rooms concerned notice.
+
+Publishers and members are in one room on each master, on two nodes; the other masters' rooms are the measure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from broker.redis.keys import CLUSTER_SHARDS, Keys
+from tests.support.cluster import SLACK_S, Cluster, Traffic, cluster
+from tests.support.figures import note
+from tests.support.redis_cluster import NODE_TIMEOUT_MS, RedisCluster
+from tests.support.redis_server import RedisServer
+
+pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(150)]
+
+KEYS = Keys(shards=CLUSTER_SHARDS)
+OUTAGE_S = 5.0
+"""After the others have taken the master for dead."""
+QUIET_S = 2.0
+"""For the figures of before."""
+
+
+@pytest.fixture
+def redis_cluster() -> Iterator[RedisCluster]:
+    """One of its own: these tests are not gentle."""
+    with RedisCluster() as redis_cluster:
+        yield redis_cluster
+
+
+def slot_of_room(room: str) -> int:
+    return KEYS.slot(KEYS.shard(room))
+
+
+def rooms_of_masters(redis_cluster: RedisCluster) -> list[str]:
+    """One room on each, in the order of the masters."""
+    rooms: dict[RedisServer, str] = {}
+    number = 0
+    while len(rooms) < len(redis_cluster.masters):
+        number += 1
+        rooms.setdefault(redis_cluster.owner(slot_of_room(f"room-{number}")), f"room-{number}")
+    return [rooms[master] for master in redis_cluster.masters]
+
+
+@asynccontextmanager
+async def busy(world: Cluster, rooms: Sequence[str]) -> AsyncIterator[list[Traffic]]:
+    """Traffic in all rooms, each with a member on every node."""
+    async with AsyncExitStack() as stack:
+        for room in rooms:
+            await world.peers_everywhere(room)
+        traffics = [await stack.enter_async_context(Traffic(world, room, 0.02).running()) for room in rooms]
+        await asyncio.gather(*(traffic.progress() for traffic in traffics))
+        yield traffics
+
+
+def p99(traffics: Sequence[Traffic], since_s: float, until_s: float) -> float:
+    took = sorted(seconds for traffic in traffics for at_s, seconds in traffic.took if since_s < at_s <= until_s)
+    assert len(took) >= 50, "too few publishes to mean anything"
+    return took[len(took) * 99 // 100]
+
+
+def judge_others(row: str, others: Sequence[Traffic], quiet_s: float, fault_s: float) -> None:
+    """Rooms elsewhere: nothing refused, and as quick as before."""
+    before, during = p99(others, quiet_s, fault_s), p99(others, fault_s, time.monotonic())
+    note(f"{row}: p99 of other masters' rooms, ratio to before", during / before, "x")
+    note(f"{row}: longest time without an ack in other masters' rooms", max(o.outage_s(fault_s) for o in others), "s")
+    assert not any(other.refused for other in others)
+    assert max(other.outage_s(fault_s) for other in others) < SLACK_S
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_b18_a_master_that_is_away_costs_its_own_rooms_seconds_and_the_others_nothing(
+    redis_cluster: RedisCluster, how: str
+) -> None:
+    row = f"B18 master {how}"
+    hit, *others = await asyncio.to_thread(rooms_of_masters, redis_cluster)
+    async with cluster(2, beyond=redis_cluster, by_log=True) as world, busy(world, [hit, *others]) as traffics:
+        quiet_s = time.monotonic()
+        await asyncio.sleep(QUIET_S)
+        master, replica = redis_cluster.masters[0], redis_cluster.replicas[0]
+        fault_s = time.monotonic()
+        master.kill() if how == "killed" else master.pause()
+        await asyncio.to_thread(redis_cluster.promoted, replica)
+        note(f"{row}: promoted after", time.monotonic() - fault_s, "s")
+        await traffics[0].progress(20, 20)
+        outage_s = traffics[0].outage_s(fault_s)
+        note(f"{row}: longest time without an ack in its rooms", outage_s, "s")
+        judge_others(row, traffics[1:], quiet_s, fault_s)
+        assert outage_s < NODE_TIMEOUT_MS / 1000 + OUTAGE_S
+        master.resume() if how == "frozen" else master.start()
+        await asyncio.to_thread(redis_cluster.settled)
+        await world.healed(row, hit, fault_s, 20)
+
+
+async def test_b17_a_hot_room_moves_while_everybody_writes_and_nobody_is_reset(redis_cluster: RedisCluster) -> None:
+    hot, *others = await asyncio.to_thread(rooms_of_masters, redis_cluster)
+    async with cluster(2, beyond=redis_cluster) as world, busy(world, [hot, *others]) as traffics:
+        slot = slot_of_room(hot)
+        quiet_s = time.monotonic()
+        await asyncio.sleep(QUIET_S)
+        fault_s = time.monotonic()
+        for target in (1, 2, 0):  # round, and home again
+            await asyncio.to_thread(redis_cluster.move_slot, slot, redis_cluster.masters[target])
+            await traffics[0].progress(30, 15)
+        note("B17 slot of a hot room moves: longest time without an ack", traffics[0].outage_s(fault_s), "s")
+        judge_others("B17 slot of a hot room moves", traffics[1:], quiet_s, fault_s)
+        assert [traffic.resets.count(0) for traffic in traffics] == [4, 4, 4]
+
+
+async def test_b17_a_master_is_added_and_takes_slots_under_load(redis_cluster: RedisCluster) -> None:
+    rooms = await asyncio.to_thread(rooms_of_masters, redis_cluster)
+    async with cluster(2, beyond=redis_cluster) as world, busy(world, rooms) as traffics:
+        start_s = time.monotonic()
+        new = await asyncio.to_thread(redis_cluster.add_master)
+        for room in rooms:
+            await asyncio.to_thread(redis_cluster.move_slot, slot_of_room(room), new)
+        await asyncio.gather(*(traffic.progress(30, 15) for traffic in traffics))
+        assert await asyncio.to_thread(redis_cluster.owner, slot_of_room(rooms[2])) is new
+        note("B17 a master is added: longest time without an ack", max(t.outage_s(start_s) for t in traffics), "s")
+        assert [traffic.resets.count(0) for traffic in traffics] == [4, 4, 4]
