@@ -32,8 +32,11 @@ from roomcast_client import (
     Roomcast,
     RoomcastError,
     Unavailable,
+    policy,
 )
 
+policy.BASE_S /= 5  # type: ignore[misc]
+policy.CAP_S /= 5  # type: ignore[misc]
 STATUS = {Connected: "online", Restored: "online", Degraded: "degraded", Draining: "draining", Lost: "waiting"}
 
 

@@ -36,7 +36,7 @@ async def test_nodes_are_restarted_one_after_the_other(world: World) -> None:
             assert await node.stopped() == 0
             node.launch()
             await node.wait_ready()
-        await scene.ends_well("rolling restart")
+        await scene.ends_well("rolling restart, its time included")
         for one in scene.clients:
             assert "draining" in one.statuses() and one.seen("status", status="waiting", code=1012)
             assert all(event["recovered"] is not False for event in one.seen("joined"))
@@ -49,20 +49,20 @@ async def test_nodes_are_killed_one_after_the_other(world: World) -> None:
             since = scene.marks()
             node.kill()
             scene.fault()
-            await scene.progress(3)
+            await scene.back("node killed")
             node.launch()
             await node.wait_ready()
-        await scene.ends_well("node killed")
+        await scene.ends_well()
         assert all(one.seen("status", status="waiting", code=1006) for one in scene.clients), since
 
 
 async def test_the_network_resets_connections_again_and_again(world: World) -> None:
     async with play(world) as scene:
         await scene.talk()
-        scene.fault()
         for _ in range(3):
+            scene.fault()
             scene.network.cut()
-            await scene.progress(2)
+            await scene.back("connections reset")
         await scene.ends_well()
 
 
@@ -121,8 +121,8 @@ async def test_redis_kills_the_connections_of_the_nodes(world: World) -> None:
         for kind in ("pubsub", "normal", "pubsub"):
             scene.fault()
             await asyncio.to_thread(world.redis.command, "CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
-            await scene.progress(3)
-        await scene.ends_well("CLIENT KILL")
+            await scene.back("CLIENT KILL")
+        await scene.ends_well()
 
 
 async def test_tokens_end_and_new_ones_cannot_be_had_at_first(world: World) -> None:

@@ -165,12 +165,16 @@ class Play:
         """From here on it is counted how long the clients take."""
         self.began_s = time.monotonic()
 
+    async def back(self, what: str) -> None:
+        """Return when both talk again: how long that took since the fault is noted."""
+        await self.progress(2)
+        note(f"{what}: both clients talk again after", time.monotonic() - self.began_s, "s")
+
     async def ends_well(self, what: str = "", *, resets: int = 0, failed: tuple[str, ...] = ()) -> None:
         """Everything sent is acknowledged, everybody has seen it, once and in order, and nothing else. ``failed``:
         codes with which a send may have ended instead."""
-        await self.progress(1)
         if what:
-            note(f"{what}: both clients talk again after", time.monotonic() - self.began_s, "s")
+            await self.back(what)
         for one in self.clients:
             one.tell("hush")
         for one in self.clients:
