@@ -56,8 +56,8 @@ class Sampler:
         self._hub = hub
         self._started_s = time.time()
 
-    def sample(self) -> bytes:
-        """JSON text."""
+    def sample(self, *, leaving: bool = False) -> bytes:
+        """JSON text. ``leaving``: it is the last one."""
         hub = self._hub
         counts, stats, loop_lag = hub.counts, hub.broker.stats, hub.metrics.loop_lag_seconds
         slow = congested(hub)
@@ -68,7 +68,7 @@ class Sampler:
             "at": time.time(),
             "ready": hub.ready,
             "reason": hub.reason,
-            "draining": hub.draining,
+            "draining": hub.draining or leaving,
             "connections": counts.connections,
             "users": users(hub),
             "rooms": counts.rooms,

@@ -90,12 +90,20 @@ class Watching:
                 self._askers = {channel: until_s for channel, until_s in self._askers.items() if until_s > now_s}
                 if not self._askers:
                     break
-                said = encode_signal(SampleSignal(self._hub.broker.node_id, self._sampler.sample()))
-                for channel in self._askers:
-                    self._hub.broker.publish(channel, said).add_done_callback(_look)
+                self._say(self._sampler.sample())
                 await asyncio.sleep(EVERY_S)
+        except asyncio.CancelledError:  # the node ends: those who watch are to know that it was meant to
+            await asyncio.wait(self._say(self._sampler.sample(leaving=True)), timeout=EVERY_S)
+            raise
         finally:
             self._running = False
+
+    def _say(self, sample: bytes) -> list[asyncio.Future[None]]:
+        said = encode_signal(SampleSignal(self._hub.broker.node_id, sample))
+        publishing = [self._hub.broker.publish(channel, said) for channel in self._askers]
+        for future in publishing:
+            future.add_done_callback(_look)
+        return publishing
 
     async def _follow(self) -> None:
         hub, loop = self._hub, asyncio.get_running_loop()

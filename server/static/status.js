@@ -17,7 +17,7 @@ const bytes = (value) => {
   const scaled = value / step[1];
   return `${scaled < 10 && scaled % 1 ? scaled.toFixed(1) : whole.format(scaled)} ${step[0]}`;
 };
-const lag = (seconds) => (seconds == null ? '–' : seconds < 1 ? `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms` : `${seconds.toFixed(1)} s`);
+const lag = (seconds) => (seconds == null ? '–' : seconds === 0 ? '0 ms' : seconds < 1 ? `${(1000 * seconds).toFixed(seconds < 0.01 ? 1 : 0)} ms` : `${seconds.toFixed(1)} s`);
 const age = (seconds) => (seconds < 60 ? `${Math.max(0, Math.floor(seconds))} s` : seconds < 3600 ? `${Math.floor(seconds / 60)} min` : seconds < 172_800 ? `${Math.floor(seconds / 3600)} h` : `${Math.floor(seconds / 86_400)} d`);
 const clock = (at) => new Date(at * 1000).toLocaleTimeString();
 
@@ -150,7 +150,8 @@ function showNodes({ nodes, view }) {
     say(made.cells[0].lastChild, id === view.here ? 'shows this page' : '');
     say(made.cells[1].firstChild, STATES[node.state]);
     say(made.cells[1].lastChild, node.reason || (node.state === 'live' ? '' : `for ${age(view.at - node.since)}`));
-    NODES.forEach(([, format], index) => format && say(made.cells[index], format(node, view.at)));
+    const ended = ['gone', 'left'].includes(node.state);
+    NODES.forEach(([title, format], index) => format && say(made.cells[index], ended && title !== 'Version' ? '–' : format(node, view.at)));
   });
   const live = ids.filter((id) => nodes.get(id).state === 'live').length;
   say($('nodes-sum'), live === ids.length ? `${live} live` : `${live} of ${ids.length} live`);

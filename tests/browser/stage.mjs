@@ -111,10 +111,10 @@ export class Stage {
     return process;
   }
 
-  /** A node in development mode; it answers when this returns. */
-  async node() {
+  /** A node in development mode, with more settings if need be (`ROOMCAST_…`); it answers when this returns. */
+  async node(settings = {}) {
     const port = await freePort();
-    const env = { ...process.env, ROOMCAST_BROKER: `redis://127.0.0.1:${this.redis.port}/0` };
+    const env = { ...process.env, ROOMCAST_BROKER: `redis://127.0.0.1:${this.redis.port}/0`, ...settings };
     const node = this.#start(process.env.TEST_PYTHON, ['-m', 'server', 'serve', '--dev', '--port', port], { env });
     node.port = port;
     const ready = () => fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2_000) }).then(({ ok }) => ok, () => false);
@@ -138,14 +138,26 @@ export class Stage {
   }
 
   async tab(name, front, context) {
+    const page = await this.#page(context);
+    await page.goto(`${front.url}/demo?user=${name}`);
+    await page.locator('#log .messages').waitFor();
+    return page;
+  }
+
+  async #page(context) {
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
     page.troubles = [];
     page.on('pageerror', (error) => page.troubles.push(error.message));
     page.on('console', (message) => message.type() === 'error' && !message.text().includes('WebSocket connection') && page.troubles.push(message.text()));
-    await page.goto(`${front.url}/demo?user=${name}`);
-    await page.locator('#log .messages').waitFor();
     return page;
+  }
+
+  /** An empty page in a browser profile of its own. */
+  async blank(options = DESK) {
+    const context = await this.browser.newContext(options);
+    this.#contexts.push(context);
+    return this.#page(context);
   }
 
   async shot(page, name) {
