@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 Status = Literal["ok", "warning", "failed", "skipped"]
+NEEDS: Final = "needs: "
+"""How the detail of a check begins that was not tried because another one failed."""
 
 
 @dataclass(frozen=True)

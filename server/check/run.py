@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from server.check import entrance, exposure, inside
 from server.check.client import Refused
 from server.check.diagnosis import no_upgrade
-from server.check.report import Finding, Line, Trouble
+from server.check.report import NEEDS, Finding, Line, Trouble
 from server.check.world import World
 
 LONGEST_S: Final = 30.0
@@ -77,7 +77,7 @@ async def run(world: World, tell: Tell) -> AsyncIterator[Line]:
 async def _line(world: World, check: Check, usable: set[str]) -> Line:
     missing = [name for name in check.needs if name not in usable]
     if missing:
-        return Line(check.name, Finding("skipped", f"needs: {missing[0]}"), 0.0)
+        return Line(check.name, Finding("skipped", NEEDS + missing[0]), 0.0)
     began_s = time.monotonic()
     try:
         async with asyncio.timeout(LONGEST_S + (world.ping_s * 1.2 if check.run is inside.silence else 0)):

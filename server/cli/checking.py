@@ -89,13 +89,21 @@ def check(
 
 
 def _show(url: str, lines: list[Line]) -> None:
+    from server.check.report import NEEDS
+
     table = Table("", "check", "found", box=None, title=Text(url), title_justify="left")
+    untried = [line.name for line in lines if line.finding.detail.startswith(NEEDS)]
     for line in lines:
+        if line.name in untried:
+            continue
         sign, style = SIGNS[line.finding.status]
         found = Text(line.finding.detail)
         if line.finding.advice:
             found.append("\n→ " + line.finding.advice, style="bold" if line.finding.status == "failed" else "")
         table.add_row(Text(sign, style), line.name, found)
+    if untried:
+        sign, style = SIGNS["skipped"]
+        table.add_row(Text(sign, style), "not tried", f"for want of the above: {', '.join(untried)}")
     console().print(table, soft_wrap=False)
     counts = {status: sum(line.finding.status == status for line in lines) for status in SIGNS}
     print(f"{counts['ok']} ok, {counts['warning']} to consider, {counts['failed']} failed, {counts['skipped']} skipped")

@@ -27,7 +27,7 @@ from tests.support.nginx import NginxServer
 from tests.support.node import ROOT, NodeServer
 from tests.support.redis_server import RedisServer, free_port
 
-pytestmark = [pytest.mark.nginx, pytest.mark.system]
+pytestmark = [pytest.mark.nginx, pytest.mark.system, pytest.mark.timeout(60)]
 
 SECRET = "s" * 32
 OURS = Settings.model_validate({"secret": SECRET})
@@ -224,7 +224,7 @@ def roomcast(*arguments: str, environ: dict[str, str] | None = None) -> subproce
         env=own | {"COLUMNS": "160"} | (environ or {}),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=45,
     )
 
 
