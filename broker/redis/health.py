@@ -20,9 +20,9 @@ class Health:
     that took them all out would make an outage of it; a node that alone is cut off from most of the cluster leaves.
     """
 
-    sink: Sink
-
     def __init__(self, shards: int, stats: BrokerStats) -> None:
+        self.sink: Sink | None = None
+        """Set before anything is linked."""
         self.ready = asyncio.Event()
         self._shards = shards
         self._stats = stats
@@ -39,7 +39,7 @@ class Health:
 
     def interrupt(self, shards: Collection[int], reason: str) -> None:
         """These are not served, or not heard."""
-        if not shards:
+        if not shards or self.sink is None:
             return
         self._up.difference_update(shards)
         self._down.update(dict.fromkeys(shards, reason))
@@ -57,7 +57,7 @@ class Health:
             self._down.pop(shard, None)
         self._up.update(shards)
         self._judge()
-        if self._interrupted and not self._down:
+        if self._interrupted and not self._down and self.sink is not None:
             self._interrupted = False
             logger.info("restored: connected to Redis at %s", by)
             self.sink.restored()
