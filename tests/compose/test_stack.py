@@ -196,12 +196,12 @@ async def published_by_the_backend(stack: Stack, crowd: Crowd) -> None:
     async with httpx.AsyncClient() as http:
         answer = await http.post(
             f"http://127.0.0.1:{stack.operators_port}/api/v1/publish",
-            json={"room": "room0", "data": "from the backend"},
+            json={"room": crowd.rooms[0], "data": "from the backend"},
             headers={"Authorization": f"Bearer {API_KEY}"},
         )
     assert answer.status_code == 200, answer.text
     position = answer.json()
-    crowd.oracle.acked("room0", "from the backend", Ack(position["epoch"], position["offset"], position["tag"]))
+    crowd.oracle.acked(crowd.rooms[0], "from the backend", Ack(position["epoch"], position["offset"], position["tag"]))
 
 
 def show(stack: Stack, connections: dict[str, float]) -> None:

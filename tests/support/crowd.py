@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,8 @@ from roomcast_client import Connected, Message, Presence, Reset, Room, Roomcast
 
 from tests.support.oracle import Follower, Oracle
 from tests.support.waiting import eventually
+
+_crowds = itertools.count(1)
 
 Credentials = Callable[[str], Roomcast]
 """Makes the client of the user of this name."""
@@ -30,7 +33,9 @@ class Crowd:
         self.reconnects = 0
         self._client_of = client_of
         self._every_s = every_s
-        self._places = [(f"user{number}", f"room{number % rooms}") for number in range(members)]
+        crowd = next(_crowds)  # the one before is still leaving when the next one comes
+        self.rooms = [f"room{crowd}.{number}" for number in range(rooms)]
+        self._places = [(f"user{crowd}.{number}", self.rooms[number % rooms]) for number in range(members)]
         self._over = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._clients: list[Roomcast] = []
