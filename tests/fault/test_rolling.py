@@ -33,8 +33,8 @@ async def roll(here: Swarm, row: str, window_s: float, pause_s: float) -> None:
 
 
 async def test_a_rolling_restart_behind_nginx_loses_nothing_and_nobody_is_seen_to_go() -> None:
-    async with swarm(225, 3, settings={"drain_s": 1.5}) as here:
-        await roll(here, "A10 rolling", 0.5, pause_s=0.3)
+    async with swarm(300, 3, settings={"drain_s": 2}) as here:
+        await roll(here, "A10 rolling", 1.0, pause_s=0.3)
         assert {code for member in here.crowd.everybody for code in member.closes} == {1012}
 
 
@@ -42,7 +42,7 @@ async def test_a_rolling_restart_behind_nginx_loses_nothing_and_nobody_is_seen_t
 @pytest.mark.timeout(300)
 async def test_a_rolling_restart_at_production_times_while_nodes_rebalance() -> None:
     async with swarm(1500, 3, settings=PRODUCTION | {"rebalance_per_s": 20}) as here:
-        await roll(here, "A10 rolling, production", 1.0, pause_s=5)
+        await roll(here, "A10 rolling, production", 2.0, pause_s=5)
 
 
 def test_peaks_are_what_came_within_a_window_to_what_would_have() -> None:
