@@ -27,13 +27,14 @@ class _Server(Server):
         super().__init__(uvicorn_config(node), node)
         self._place = place
         self._apart: asyncio.Server | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self._node.settings.metrics_port:
             self._apart = await self._listen_apart()
         if self._place is not None:
-            self._place.tell_up()
+            self._telling = asyncio.ensure_future(self._place.tell())
 
     async def _listen_apart(self) -> asyncio.Server:
         config = operators_config(Starlette(routes=operators_routes(self._node.hub)))

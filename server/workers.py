@@ -32,6 +32,9 @@ LAST_RESORT_S: Final = 30.0
 """Workers end themselves within the drain and a little. What is there so long after the drain is killed."""
 AT_ONCE_S: Final = 2.0
 """The same after a second signal."""
+SILENT_S = 30
+"""A worker that says nothing for so long hangs, and the kernel gives it new connections all the same: it is killed.
+Counted in seconds of this process, so that nobody is killed after a sleep of the whole machine."""
 TOO_OFTEN: Final = (
     f"worker {{worker}} ended {MAX_QUICK_ENDS} times within {STEADY_S:g} s of its start, at last with {{how}}: its log "
     "above should say why; all workers are stopped"
@@ -88,6 +91,7 @@ class Worker:
         self.process: asyncio.subprocess.Process | None = None
         self.up = asyncio.Event()
         """Whether it serves."""
+        self.silent_s = 0
         self.replaced = False
         """It was told to end, and the next one is wanted at once."""
 
@@ -112,13 +116,25 @@ class Supervisor:
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_replace)
         first = asyncio.create_task(self._keep(self._workers[0]))
+        watch = asyncio.create_task(self._watch())
         # A mistake that all would make is told once.
         up = asyncio.create_task(self._workers[0].up.wait())
         await asyncio.wait((first, up), return_when=asyncio.FIRST_COMPLETED)
         up.cancel()
         others = self._workers[1:] if not self._stopping.is_set() else []
         await asyncio.gather(first, *(self._keep(worker) for worker in others))
+        watch.cancel()
         return self._code
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            for worker in self._workers:
+                worker.silent_s += 1
+                if worker.silent_s >= SILENT_S and worker.up.is_set():
+                    logger.error("worker %d hangs, it said nothing for %d s: it is killed", worker.number, SILENT_S)
+                    worker.silent_s = 0
+                    worker.signal(signal.SIGKILL)
 
     async def _keep(self, worker: Worker) -> None:
         """Until all is to end."""
@@ -153,8 +169,10 @@ class Supervisor:
         place = Place(worker.number, self._port, writing)
 
         def told() -> None:
-            loop.remove_reader(reading)
-            if os.read(reading, 1):
+            worker.silent_s = 0
+            if not os.read(reading, 4096):  # its end is closed
+                loop.remove_reader(reading)
+            elif not worker.up.is_set() and not worker.replaced:
                 logger.info("worker %d serves", worker.number)
                 worker.up.set()
 
@@ -173,6 +191,9 @@ class Supervisor:
             if self._stopping.is_set():
                 worker.signal(signal.SIGTERM)
             code = await process.wait()
+        except OSError as error:
+            logger.error("worker %d cannot be started: %s", worker.number, error)
+            code = 1
         finally:
             loop.remove_reader(reading)
             os.close(reading)
@@ -194,6 +215,7 @@ class Supervisor:
         asyncio.get_running_loop().call_later(AT_ONCE_S, self._kill)
 
     def _stop(self) -> None:
+        logger.info("stopping %d workers", len(self._workers))
         self._stopping.set()
         if self._rolling is not None:
             self._rolling.cancel()

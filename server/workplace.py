@@ -6,6 +6,8 @@ over them evenly, and one that ends takes no more from then on (figures: docs/de
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -27,7 +29,7 @@ class Place(NamedTuple):
     port: int
     """That all share."""
     up_fd: int
-    """A pipe on which it says that it serves."""
+    """A pipe on which it says that it serves, every second."""
 
     @property
     def variable(self) -> str:
@@ -39,10 +41,13 @@ class Place(NamedTuple):
         own = {"port": self.port, "node": f"{name}-{self.number}", "metrics_port": metrics_port(settings, self.number)}
         return settings.model_copy(update=own)
 
-    def tell_up(self) -> None:
-        """Tell the supervisor that this worker serves. Once."""
-        os.write(self.up_fd, b"\n")
-        os.close(self.up_fd)
+    async def tell(self) -> None:
+        """Tell the supervisor that this worker serves, and then that it goes on, every second. For ever."""
+        os.set_blocking(self.up_fd, False)
+        while True:
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it does not listen, or is gone
+                os.write(self.up_fd, b"\n")
+            await asyncio.sleep(1)
 
     def mark_logs(self) -> None:
         """Let every line of the log name this worker."""

@@ -136,6 +136,25 @@ async def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(redis_ser
                 assert machine.connections(0) > 0
 
 
+class Impatient(Machine):
+    arguments = (
+        "-c",
+        "import sys; from server import workers; workers.SILENT_S = 2; "
+        "sys.argv[1:] = ['serve']; from server.cli import main; main()",
+    )
+
+
+@pytest.mark.system
+def test_a_worker_that_hangs_is_killed_and_comes_back(redis_server: RedisServer, prefix: str) -> None:
+    with Impatient(redis_server, prefix) as machine:
+        before = machine.worker_pids
+        os.kill(before[1], signal.SIGSTOP)
+        eventually_sync(lambda: len(machine.worker_pids) == WORKERS and before[1] not in machine.worker_pids, 20)
+        assert "worker 1 hangs, it said nothing for 2 s: it is killed" in machine.log
+        eventually_sync(machine.ready, 30)
+        assert before[0] in machine.worker_pids
+
+
 @pytest.mark.system
 async def test_sigterm_drains_all_workers_at_the_same_time(redis_server: RedisServer, prefix: str) -> None:
     with Machine(redis_server, prefix, drain_s=2) as machine:
