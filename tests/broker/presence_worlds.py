@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import hiredis
 import msgpack
 
-from broker.base import Change, Probe
+from broker.base import Change
 from broker.envelope import decode
 from broker.memory_presence import MemoryPresenceStore, PresenceTable
 from broker.presence import Entity, PresenceStore
-from broker.redis.keys import Keys
+from broker.redis.keys import CLUSTER_SHARDS, Keys, Topic
 from broker.redis.presence import Argument, RedisPresenceStore, presence_scripts
 from broker.redis.scripts import Script
+from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 
 LEASE_MS, GRACE_MS, HEARTBEAT_MS = 8000, 5000, 2000
@@ -170,25 +171,32 @@ end)()"""
 
 
 class RedisWorld:
-    """In database 9 of a server, emptied first. ``mutate`` breaks the scripts."""
+    """In database 9 of a server, or on the master of one shard of a cluster; emptied first. ``mutate`` breaks the
+    scripts."""
 
     clock_can_step = True
     _numbers = itertools.count(1)
 
-    def __init__(self, server: RedisServer, mutate: Callable[[str], str] = str) -> None:
-        self._keys = Keys(f"m{next(self._numbers)}")
-        self._scripts = presence_scripts(lambda source: mutate(self._testable(source)))
-        self._wire, self._subscriber = Wire(server.socket), Wire(server.socket)
-        self._wire.call("SELECT", 9)
+    def __init__(self, server: RedisServer | RedisCluster, mutate: Callable[[str], str] = str) -> None:
+        prefix = f"m{next(self._numbers)}"
+        sharded = isinstance(server, RedisCluster)
+        self._keys = Keys(prefix, CLUSTER_SHARDS if sharded else 1)
+        self._start = self._keys.name(Topic(0, ""))
+        self._scripts = presence_scripts(lambda source: mutate(self._testable(source)), sharded=sharded)
+        path = server.owner(self._keys.slot(0)).socket if isinstance(server, RedisCluster) else server.socket
+        self._wire, self._subscriber = Wire(path), Wire(path)
+        if not sharded:
+            self._wire.call("SELECT", 9)
         self._wire.call("FLUSHDB")
         self._dump, self._save = (self._wire.call("SCRIPT", "LOAD", source) for source in (_DUMP, _SAVE))
-        self._subscriber.call("PSUBSCRIBE", f"{self._keys.prefix}:*")
+        for channel in ("presence", "room:r"):
+            self._subscriber.call("SSUBSCRIBE" if sharded else "SUBSCRIBE", self._start + channel)
         self._ms = 0
 
     def _testable(self, source: str) -> str:
         """The time comes from a key, and chance is taken out: a run has to repeat exactly."""
         assert TIME_LINE in source
-        source = source.replace(TIME_LINE, f"local now = tonumber(redis.call('GET', '{self._keys.prefix}:now'))")
+        source = source.replace(TIME_LINE, f"local now = tonumber(redis.call('GET', '{self._start}now'))")
         return source.replace("redis.call('HRANDFIELD', KEYS[3], ARGV[3] + 1)", PAGE_IN_ORDER)
 
     def close(self) -> None:
@@ -211,10 +219,10 @@ class RedisWorld:
 
     def set_clock(self, ms: int) -> None:
         self._ms = ms
-        self._wire.call("SET", f"{self._keys.prefix}:now", ms)
+        self._wire.call("SET", f"{self._start}now", ms)
 
     def state(self) -> State:
-        start = f"{self._keys.prefix}:{{0}}:presence:"
+        start = f"{self._start}presence:"
         found = _pairs(msgpack.unpackb(self._wire.call("EVALSHA", self._dump, 0, start + "*")))
         found = {key.removeprefix(start): _pairs(fields) for key, fields in found.items()}
         meta = found.pop("meta", {})
@@ -234,10 +242,9 @@ class RedisWorld:
         self._subscriber.send("PING", "barrier")
         sent = []
         while (push := self._subscriber.receive())[0] != b"pong":
-            channel, item = push[2].decode().removeprefix(f"{self._keys.prefix}:{{0}}:"), decode(push[3])
-            if not isinstance(item, Probe):
-                assert isinstance(item, Change)
-                sent.append((channel, item))
+            channel, item = push[1].decode().removeprefix(self._start), decode(push[2])
+            assert isinstance(item, Change)
+            sent.append((channel, item))
         return sent
 
     def flush(self) -> None:

@@ -14,6 +14,8 @@ from hypothesis.stateful import run_state_machine_as_test
 from broker.redis.presence import presence_scripts
 from tests.broker.presence_machine import PresenceMachine
 from tests.broker.presence_worlds import MemoryWorld, RedisWorld, World
+from tests.support.redis_cluster import RedisCluster
+from tests.support.redis_sentinel import RedisSentinels
 from tests.support.redis_server import RedisServer
 
 EVERY_RUN = settings(
@@ -30,7 +32,9 @@ def run_machine(make_world: Callable[[], World], run: settings, number: int | No
 
 
 @contextmanager
-def redis_worlds(server: RedisServer, mutate: Callable[[str], str] = str) -> Iterator[Callable[[], World]]:
+def redis_worlds(
+    server: RedisServer | RedisCluster, mutate: Callable[[str], str] = str
+) -> Iterator[Callable[[], World]]:
     """One connection at a time, closed when the next one is made."""
     worlds: list[RedisWorld] = []
 
@@ -55,6 +59,20 @@ def test_the_machine_on_redis(redis_server: RedisServer) -> None:
         run_machine(make, settings(EVERY_RUN, max_examples=300))
 
 
+@pytest.mark.redis
+@pytest.mark.timeout(120)
+def test_the_machine_on_a_cluster(redis_cluster: RedisCluster) -> None:
+    with redis_worlds(redis_cluster) as make:
+        run_machine(make, settings(EVERY_RUN, max_examples=60))
+
+
+@pytest.mark.redis
+@pytest.mark.timeout(120)
+def test_the_machine_on_the_master_of_sentinels(redis_sentinels: RedisSentinels) -> None:
+    with redis_worlds(redis_sentinels.master) as make:
+        run_machine(make, settings(EVERY_RUN, max_examples=30))
+
+
 def test_the_machine_in_memory() -> None:
     run_machine(MemoryWorld, settings(EVERY_RUN, max_examples=200))
 
@@ -63,6 +81,14 @@ def test_the_machine_in_memory() -> None:
 @pytest.mark.timeout(3600)
 def test_the_machine_on_redis_for_long(redis_server: RedisServer) -> None:
     with redis_worlds(redis_server) as make:
+        run_machine(make, settings(EVERY_RUN, max_examples=10_000))
+
+
+@pytest.mark.slow
+@pytest.mark.redis
+@pytest.mark.timeout(3600)
+def test_the_machine_on_a_cluster_for_long(redis_cluster: RedisCluster) -> None:
+    with redis_worlds(redis_cluster) as make:
         run_machine(make, settings(EVERY_RUN, max_examples=10_000))
 
 
