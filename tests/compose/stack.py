@@ -27,7 +27,8 @@ class Stack:
 
     def __init__(self, engine: Engine, images: dict[str, str]) -> None:
         self.engine = engine
-        self.port, self.operators_port = lasting_port(), lasting_port()
+        self.port, self.operators_port, self.tls_port = lasting_port(), lasting_port(), lasting_port()
+        self.certificates = engine.directory / "certificates"
         self._env_file = engine.directory / "env"
         self._env_file.write_text(
             _filled_in(
@@ -40,6 +41,8 @@ class Stack:
                 ROOMCAST_API_KEYS=f"test:publish+read+admin:{API_KEY}",
                 PORT=str(self.port),
                 OPERATORS_PORT=str(self.operators_port),
+                TLS_PORT=str(self.tls_port),
+                CERTIFICATES=str(self.certificates),
                 NOFILE=str(min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
             )
         )
@@ -70,6 +73,10 @@ class Stack:
     def scale(self, nodes: int) -> None:
         """``up`` with so many nodes. Returns when those too many have drained and are gone."""
         self.compose("up", "-d", "--no-build", "--no-recreate", f"--scale=node={nodes}", *SERVICES)
+
+    def serve_https(self) -> None:
+        """nginx anew, with deploy/compose.tls.yaml too."""
+        self.compose("up", "-d", "--no-build", "--no-deps", "nginx", files=(ROOT / "deploy" / "compose.tls.yaml",))
 
     def down(self) -> None:
         self.compose("down", "-v", "-t", "40")

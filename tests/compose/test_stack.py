@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -17,10 +18,12 @@ import jwt
 import pytest
 from roomcast_client import Ack, Roomcast
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from tests.compose.engine import Engine, Store, skip_unless_possible
 from tests.compose.images import build_stand_ins
 from tests.compose.stack import API_KEY, POLL_S, SECRET, Stack
+from tests.support.certificates import self_signed
 from tests.support.crowd import Crowd
 from tests.support.figures import note
 from tests.support.namespaces import private_network
@@ -238,8 +241,29 @@ async def test_a_restart_of_what_all_need_loses_nothing(stack: Stack, service: s
     assert crowd.offline == []
 
 
+async def test_https_with_a_certificate_from_outside(stack: Stack) -> None:
+    trust = ssl.create_default_context(cafile=self_signed(stack.certificates))
+    for path in (stack.certificates, *stack.certificates.iterdir()):
+        path.chmod(0o755)  # nginx is user 10002
+    await asyncio.to_thread(stack.serve_https)
+    url, page = f"wss://localhost:{stack.tls_port}/ws", f"https://localhost:{stack.tls_port}"
+    credentials = {"Authorization": f"Bearer {token_of('reader')}"}
+
+    async def welcomed() -> bool:
+        with contextlib.suppress(OSError):  # it has just started
+            async with connect(
+                url, ssl=trust, origin=Origin(page), additional_headers=credentials, proxy=None
+            ) as client:
+                return '"welcome"' in str(await client.recv())
+        return False
+
+    await eventually(welcomed, 20)
+    plain = await asyncio.to_thread(httpx.get, f"http://127.0.0.1:{stack.port}/demo")
+    assert plain.status_code == 308
+
+
 async def test_stopped_nodes_drain_and_exit_with_0(stack: Stack) -> None:
-    async with client_of(stack, "last"):
+    async with Roomcast(f"ws://127.0.0.1:{stack.operators_port}/ws", token=token_of("last")):
         await asyncio.to_thread(stack.compose, "stop", "node")
     for container in stack.containers("node"):
         assert container["State"]["ExitCode"] == 0

@@ -7,9 +7,7 @@ import contextlib
 import json
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +16,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.deploy.stand_in import StandIn
+from tests.support.certificates import self_signed
 from tests.support.nginx import CONFIGURATION, NginxServer
 from tests.support.node import NodeServer, lasting_port
 from tests.support.waiting import eventually
@@ -95,16 +94,6 @@ async def test_operators_reach_what_the_public_does_not_and_grafana() -> None:
             await client.recv()
     assert node.requests == ["/metrics", "/api/v1/nodes", "/status", "/readyz", "/status/live"]
     assert grafana.requests == ["/grafana/d/fleet"]
-
-
-def self_signed(directory: Path) -> Path:
-    """A certificate and its key for localhost, as certbot lays them. The path of the certificate."""
-    directory.mkdir(exist_ok=True)
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", str(directory / "privkey.pem"), "-out", str(directory / "fullchain.pem")]
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    subprocess.run(["openssl", "req", "-x509", *kind, *files, *subject], check=True, capture_output=True, timeout=20)
-    return directory / "fullchain.pem"
 
 
 @pytest.fixture
