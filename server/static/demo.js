@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const me = new URLSearchParams(location.search).get('user');
 const ROOMS = ['lobby', 'kitchen', 'music'], ROOM = /^(?!__)[\w.:@/-]{1,64}$/;
 const BANNER_MS = 5_000, PATIENCE_MS = 500;
+const OFFLINE = 'You are offline. What you write is sent when you are back.';
 
 const handy = matchMedia('(pointer: fine)').matches; // on a phone, focus would open the keyboard
 
@@ -40,19 +41,35 @@ function enter() {
     const room = rc.join(name, { presence: true, history: 40 });
     const conversation = new Conversation(room, me, (what, detail) => heard(conversation, what, detail));
     room.on('joined', ({ recovered, missed }) => recovered === null || caughtUp(missed, recovered));
-    room.on('error', ({ code, message }) => {
-      if (!rooms.delete(name)) return;
-      banner('bad', code === 'closed' ? message : `You may not enter #${name}.`, BANNER_MS);
-      if (current === conversation) select(rooms.keys().next().value);
-    });
+    room.on('error', ({ code, message }) => shut(name, code === 'closed' ? message : `You may not enter #${name}.`));
+    room.on('left', () => shut(name, `You were taken out of #${name}.`));
     rooms.set(name, conversation);
+    remember();
+    list();
+  }
+
+  function remember() {
     try {
       localStorage.setItem('rooms', JSON.stringify([...rooms.keys()]));
     } catch {
       // not remembered, then
     }
+  }
+
+  function shut(name, why) {
+    const conversation = rooms.get(name);
+    if (!rooms.delete(name)) return;
+    remember();
+    banner('bad', why, BANNER_MS);
+    if (current === conversation) select(rooms.keys().next().value);
     list();
   }
+
+  rc.on('joined', ({ room }) => {
+    rc.join(room).leave(); // again, with its history and its people
+    open(room);
+    banner('fine', `You were put into #${room}.`, BANNER_MS);
+  });
 
   function select(name) {
     const next = rooms.get(name);
@@ -97,7 +114,7 @@ function enter() {
     if (focused >= 0) $('rooms').children[focused]?.firstChild.focus();
     $('elsewhere').hidden = !elsewhere;
     $('elsewhere').textContent = elsewhere > 99 ? '99+' : elsewhere;
-    $('rooms-button').setAttribute('aria-label', elsewhere ? `Rooms, ${elsewhere} unread` : 'Rooms');
+    $('rooms-button').setAttribute('aria-label', elsewhere ? `Rooms, ${$('elsewhere').textContent} unread` : 'Rooms');
     const total = elsewhere + (current?.unread ?? 0);
     document.title = `${total ? `(${total}) ` : ''}#${current?.room.name ?? ''} · Roomcast`;
   }
@@ -125,6 +142,7 @@ function enter() {
     }));
     const count = here?.size ?? names.size;
     $('here').textContent = count;
+    $('people-button').setAttribute('aria-label', `People: ${count}`);
     $('people-title').textContent = here ? `Here now: ${count}` : 'People';
   }
 
@@ -178,9 +196,13 @@ function enter() {
     } else if (status === 'closed') banner('bad', `Disconnected: ${reason || `code ${code}`}. Reload the page to try again.`);
     else if (status === 'waiting') {
       lost = true;
-      banner('warn', navigator.onLine ? 'Connection lost. Trying again…' : 'You are offline. What you write is sent when you are back.');
+      banner('warn', navigator.onLine ? 'Connection lost. Trying again…' : OFFLINE);
     } else if (!lost) bannerTimer = setTimeout(banner, PATIENCE_MS, 'warn', 'Connecting…');
   });
+
+  // The system knows before the connection does.
+  addEventListener('offline', () => banner('warn', OFFLINE));
+  addEventListener('online', () => rc.status === 'online' && banner('none'));
 
   // What a screen reader hears: one message in full, many as a number.
 

@@ -299,3 +299,26 @@ test('pages hear of everything as events of the document, and may open a plain W
   }));
   assert.equal(welcome, `${first.url.replace('http', 'ws')}/ws?user=raw welcome`);
 });
+
+test('who is put into a room finds it in the list, and who is taken out is told', limit, async () => {
+  const secret = 'x'.repeat(40);
+  const node = await stage.node({ ROOMCAST_API_KEYS: `ops:admin:${secret}` });
+  const alice = await stage.person('alice', await stage.front(node));
+  const api = async (path, body) => {
+    const headers = { Authorization: `Bearer ${secret}`, 'Content-Type': 'application/json' };
+    const { status } = await fetch(`http://127.0.0.1:${node.port}/api/v1/${path}`, { method: 'POST', headers, body: JSON.stringify(body) });
+    assert.equal(status, 200);
+  };
+  await api('publish', { room: 'support', data: { text: 'How can we help?' } });
+  await api('subscribe', { user_id: 'alice', room: 'support' });
+  await banner(alice, 'You were put into #support');
+  await room(alice, 'support').click();
+  await seen(alice, 'How can we help?');
+  await say(alice, 'All is well.');
+  await bubble(alice, 'All is well.').locator('.ticks[data-state=sent]').waitFor();
+  await api('unsubscribe', { user_id: 'alice', room: 'support' });
+  await banner(alice, 'You were taken out of #support');
+  assert.equal(await room(alice, 'support').count(), 0);
+  assert.equal(await alice.locator('#title').innerText(), 'lobby');
+  assert.deepEqual(alice.troubles, []);
+});

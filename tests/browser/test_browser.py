@@ -1,4 +1,4 @@
-"""The demo in real Chromium on real nodes and a real Redis, under node's test runner (tests/browser/demo.test.mjs).
+"""The demo in real Chromium on real nodes and a real Redis, under node's test runner.
 
 ``TEST_SCREENSHOTS=some/directory scripts/test -k demo`` keeps the screenshots.
 """
@@ -14,7 +14,8 @@ from tests.clients.js import npm
 pytestmark = [pytest.mark.browser, pytest.mark.redis, pytest.mark.timeout(900)]
 
 
-def test_demo() -> None:
+@pytest.mark.parametrize("name", ["demo", "access"])
+def test_demo(name: str) -> None:
     npm.install()
-    report = npm.run_tests(Path(__file__).with_name("demo.test.mjs"), timeout_s=800)
+    report = npm.run_tests(Path(__file__).with_name(f"{name}.test.mjs"), timeout_s=800)
     assert "ℹ fail 0" in report and "ℹ skipped 0" in report and "ℹ pass 0" not in report, report
