@@ -1,0 +1,103 @@
+"""T1 on a cluster: besides what test_oracle.py does, slots move with the rooms in them and masters change places.
+
+A planned failover (CLUSTER FAILOVER) loses nothing, so there is still no excuse for a single reset. One that is not
+planned may, and is judged by what the log holds in the end: test_cluster.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+
+import pytest
+
+from broker.redis.keys import CLUSTER_SHARDS, Keys
+from tests.fault.test_oracle import CLIENTS, FAULT_EVERY_S, NODES, ROOMS, Run, a_seed, storm
+from tests.support.node import NodeServer
+from tests.support.redis_cluster import RedisCluster, went_through
+from tests.support.waiting import eventually_sync
+
+KEYS = Keys(shards=CLUSTER_SHARDS)
+WEIGHTS = {"cut": 10, "cut many": 3, "throw out": 3, "kill": 2, "move a slot": 4, "failover": 2}
+
+
+class ClusterRun(Run):
+    def __init__(self, nodes: list[NodeServer], redis_cluster: RedisCluster, seed: int) -> None:
+        super().__init__(nodes, redis_cluster.masters[0], seed)
+        self.cluster = redis_cluster
+        self.moved_keys = 0
+
+    async def make_trouble(self) -> None:
+        kinds = list(WEIGHTS)  # each once at least, the rest as it falls
+        while not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.over.wait(), self.chance.uniform(0, 2 * FAULT_EVERY_S))
+            kind = kinds.pop() if kinds else self.chance.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+            self.faults[kind] += 1
+            if kind == "cut":
+                self.chance.choice(self.members).client.reconnect()
+            elif kind == "cut many":
+                for member in self.chance.sample(self.members, CLIENTS // 10):
+                    member.client.reconnect()
+            elif kind == "throw out":
+                await asyncio.to_thread(self.throw_out)
+            elif kind == "kill":
+                await self.chance.choice(self.nodes).restart()
+            elif kind == "move a slot":
+                await asyncio.to_thread(self.move_a_slot)
+            else:
+                await asyncio.to_thread(self.fail_over)
+
+    def throw_out(self) -> None:
+        for server in self.cluster.servers:
+            server.command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def move_a_slot(self) -> None:
+        slot = KEYS.slot(KEYS.shard(f"room-{self.chance.randrange(ROOMS)}"))
+        source = self.cluster.owner(slot)
+        masters = [s for s in self.cluster.servers if s is not source and s.info("replication")["role"] == "master"]
+        self.moved_keys += self.cluster.move_slot(slot, self.chance.choice(masters), batch=1)
+
+    def fail_over(self) -> None:
+        replicas = [server for server in self.cluster.servers if server.info("replication")["role"] == "slave"]
+        replica = self.chance.choice(replicas)
+        if went_through(replica.command, "CLUSTER", "FAILOVER"):
+            eventually_sync(lambda: replica.info("replication")["role"] == "master", 20)
+        self.cluster.settled()
+
+
+async def run_oracle(duration_s: float, seed: int) -> Counter[str]:
+    print(f"\nORACLE_SEED={seed} repeats the choice of faults")
+    with contextlib.ExitStack() as servers:
+        redis_cluster = await asyncio.to_thread(servers.enter_context, RedisCluster())
+        options = {"requests_per_s": 1000, "requests_burst": 2000}
+        nodes = [NodeServer(broker=redis_cluster.url, **options) for _ in range(NODES)]
+        for node in nodes:
+            await asyncio.to_thread(servers.enter_context, node)
+        run = ClusterRun(nodes, redis_cluster, seed)
+        run.members += await asyncio.gather(*(run.enter(number) for number in range(CLIENTS)))
+        try:
+            await storm(run, duration_s)
+        finally:
+            await asyncio.gather(*(member.client.close() for member in run.members))
+        print(f"{run.moved_keys} keys moved")
+        crashed = [line for node in nodes for line in node.log.splitlines() if "Traceback" in line]
+        assert not crashed, crashed[:3]
+        return run.faults
+
+
+@pytest.mark.system
+@pytest.mark.redis
+@pytest.mark.timeout(180)
+async def test_no_client_misses_anything_while_slots_move_and_masters_change_places() -> None:
+    faults = await run_oracle(15, a_seed())
+    assert faults["failover"] and faults["move a slot"]
+
+
+@pytest.mark.slow
+@pytest.mark.system
+@pytest.mark.redis
+@pytest.mark.timeout(900)
+async def test_no_client_misses_anything_in_five_minutes_of_moves_and_failovers() -> None:
+    await run_oracle(300, a_seed())
