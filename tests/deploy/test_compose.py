@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from server.settings import PREFIX, load_settings
+from server.settings import PREFIX, Settings, load_settings
 
 pytestmark = pytest.mark.compose
 
@@ -61,14 +61,33 @@ def test_without_a_password_it_says_what_to_do(tmp_path: Path, missing: str) -> 
     assert "copy .env.example to .env and set it" in result.stderr
 
 
+def environment_of(node: dict[str, Any]) -> dict[str, str]:
+    """What is set; None is what .env has not."""
+    return {name: str(value) for name, value in node["environment"].items() if value is not None}
+
+
 def test_a_node_understands_its_environment(services: dict[str, Any]) -> None:
-    environment = {name: str(value) for name, value in services["node"]["environment"].items()}
-    settings = load_settings({}, environment)
+    settings = load_settings({}, environment_of(services["node"]))
     assert settings.broker == "redis://roomcast:abc@redis:6379/0"
     assert settings.secret is not None and not settings.dev
     grace_s = int(services["node"]["stop_grace_period"].removesuffix("s"))
     assert grace_s > settings.drain_s
     assert settings.rebalance_per_s > 0
+
+
+NOT_FROM_ENV = {"host", "port", "node", "workers", "metrics_port", "prefix", "broker_password_file"}
+"""The image's, the container's, or compose.yaml's own: another prefix needs other rights in deploy/redis/users.acl."""
+
+
+def test_every_other_setting_can_be_made_in_the_env_file(services: dict[str, Any], tmp_path: Path) -> None:
+    names = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields.keys() - NOT_FROM_ENV}
+    missing = names - services["node"]["environment"].keys()
+    assert not missing, f"add to the node's environment in compose.yaml: {sorted(missing)}"
+    assert not services["node"]["environment"].keys() - names
+    values = {"ROOMCAST_HISTORY": "chat:*=5/60/1MiB", "ROOMCAST_LOG_LEVEL": "", "ROOMCAST_REBALANCE_PER_S": "0"}
+    settings = load_settings({}, environment_of(read(tmp_path, **values)["services"]["node"]))
+    assert settings.history_of("chat:x").max_entries == 5
+    assert (settings.log_level, settings.rebalance_per_s) == ("info", 0)
 
 
 def test_what_the_proxy_says_about_a_client_is_believed_only_from_its_network(tmp_path: Path) -> None:
