@@ -1,6 +1,7 @@
 // The client around the machine: sockets, tokens, promises and listeners, against a server scripted frame by frame.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import test from 'node:test';
 import { roomcast, RoomcastError, socketUrl } from '../../../server/static/roomcast.js';
 import { joined, live, require, welcome } from './support.mjs';
@@ -234,6 +235,71 @@ scripted('members are read page by page', async (server, connect) => {
   assert.deepEqual(await members, { count: 3, users: [1, 2, 3] });
 });
 
+scripted('every event reaches who listens for it, the room\'s own at the room, all others at the client', async (server, connect) => {
+  const rc = connect();
+  const room = rc.join('r');
+  const connection = await server.welcomed();
+  await connection.join();
+  await room.ready;
+  const of = (type, more) => ({ op: 'broadcast', type, ...more });
+  const events = [
+    [room, 'presence', of('presence', { room: 'r', user_id: 7, status: 'online' })],
+    [room, 'typing', of('typing', { room: 'r', user_id: 7, typing: true })],
+    [room, 'receipt', of('receipt', { room: 'r', user_id: 7, message_id: 1, status: 'read' })],
+    [room, 'members', of('presence_list', { room: 'r', count: 1, users: [7] })],
+    [room, 'reset', of('reset', { room: 'r', epoch: 'f', offset: 0, tag: '0' })],
+    [rc, 'presence', of('presence', { user_id: 7, status: 'online' })],
+    [rc, 'presence_list', of('presence_list', { users: [7] })],
+    [rc, 'broadcast', of('broadcast', { path: '/ws', user_id: null, data: 1 })],
+    [rc, 'direct', of('direct', { data: 2 })],
+    [rc, 'error', of('error', { room: 'r', code: 'rate_limited', message: 'slower' })],
+    [rc, 'error', of('error', { code: 'bad_request', message: 'what?' })],
+  ];
+  for (const [where, type, frame] of events) {
+    const heard = next(where, type);
+    connection.send(frame);
+    assert.deepEqual(await heard, frame);
+  }
+  const off = room.on('typing', () => assert.fail('taken off'));
+  off();
+  const heard = next(room, 'typing');
+  connection.send(events[1][2]);
+  await heard;
+});
+
+scripted('what the application asks for goes out as the protocol has it', async (server, connect) => {
+  const rc = connect();
+  const room = rc.join('r');
+  const connection = await server.welcomed();
+  await connection.join({ offset: 9, tag: 't9' });
+  await room.ready;
+  room.typing();
+  assert.deepEqual(await connection.frame(), { op: 'typing', room: 'r', typing: true });
+  room.typing(false);
+  assert.deepEqual(await connection.frame(), { op: 'typing', room: 'r', typing: false });
+  room.read(9);
+  assert.deepEqual(await connection.frame(), { op: 'receipt', room: 'r', message_id: 9, status: 'read' });
+
+  const history = room.history({ before: 9, limit: 3 });
+  const { id, ...asked } = await connection.frame();
+  assert.deepEqual(asked, { op: 'history', room: 'r', before: 9, limit: 3 });
+  const messages = [live('r', 6), { ...live('r', 7), type: 'position' }, live('r', 8)];
+  connection.send({ op: 'reply', id, ok: true, room: 'r', messages });
+  assert.deepEqual((await history).map(({ offset }) => offset), [6, 8]);
+
+  const presence = rc.presence();
+  const get = await connection.frame();
+  assert.deepEqual([get.op, get.room], ['get_presence', undefined]);
+  connection.send({ op: 'broadcast', type: 'presence_list', users: [1, 'a'] }, { op: 'reply', id: get.id, ok: true });
+  assert.deepEqual(await presence, [1, 'a']);
+
+  const broadcast = rc.broadcast({ n: 1 });
+  const said = await connection.frame();
+  assert.deepEqual([said.op, said.data, said.key], ['broadcast', { n: 1 }, undefined]);
+  connection.send({ op: 'reply', id: said.id, ok: false, code: 'forbidden', message: 'no' });
+  await assert.rejects(broadcast, { code: 'forbidden', message: 'no' });
+});
+
 scripted('refused for good: what waits is rejected, and nobody connects again', async (server, connect) => {
   const rc = connect();
   const room = rc.join('r');
@@ -252,4 +318,17 @@ test('without a WebSocket the error says what to do', () => {
 test('addresses: http becomes ws, https wss', () => {
   assert.equal(socketUrl('https://example.org/ws').href, 'wss://example.org/ws');
   assert.equal(socketUrl('http://localhost:8000/ws?user=a').href, 'ws://localhost:8000/ws?user=a');
+});
+
+test('on a page: its host and port, or those of the script where only the port is another', async () => {
+  const source = (await readFile(new URL('../../../server/static/roomcast.js', import.meta.url), 'utf8'));
+  const from = (script) => import(`data:text/javascript,${encodeURIComponent(source.replaceAll('import.meta.url', JSON.stringify(script)))}`);
+  globalThis.location = new URL('https://shop.example:8443/cart');
+  try {
+    assert.equal((await from('https://cdn.example/roomcast.js')).socketUrl('/ws').href, 'wss://shop.example:8443/ws');
+    assert.equal((await from('https://shop.example:9000/roomcast.js')).socketUrl('/ws').href, 'wss://shop.example:9000/ws');
+    assert.equal((await from('https://cdn.example/roomcast.js')).socketUrl('chat').href, 'wss://shop.example:8443/chat');
+  } finally {
+    delete globalThis.location;
+  }
 });

@@ -11,6 +11,7 @@ room.on('joined', ({ recovered, missed }) => console.log(recovered === false, mi
 room.on('reset', ({ epoch }) => epoch.length);
 rc.on('status', ({ status, retry_in_ms }) => console.log(status === 'draining', retry_in_ms));
 rc.on('direct', ({ data }) => data);
+rc.on('joined', ({ room, offset }) => rc.join(room).on('left', (left) => console.log(left.room, offset + 1)));
 
 async function use() {
   await room.ready;
