@@ -17,7 +17,11 @@ from roomcast_client import (
     Disconnected,
     Lost,
     Message,
+    Position,
+    PutIn,
+    PutOut,
     Refused,
+    Removed,
     Roomcast,
     RoomcastError,
     Unavailable,
@@ -373,3 +377,30 @@ async def test_closing_ends_the_client_even_if_it_was_just_told_to_hurry() -> No
         async with asyncio.timeout(2):
             await rc.close()
     assert rc._engine._runner is not None and rc._engine._runner.done()
+
+
+async def test_a_room_it_was_put_into_is_given_once_with_all_that_came_since_and_ends_when_taken_out() -> None:
+    claimed = asyncio.Event()
+
+    async def put_in_and_out(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(op="broadcast", type="joined", room="r", epoch="e", offset=4, tag="t4")
+        await peer.message(5)
+        await claimed.wait()
+        await peer.send(op="broadcast", type="left", room="r")
+        await peer.let_in(5)
+        await peer.socket.wait_closed()
+
+    async with server(Script(put_in_and_out)) as url, Roomcast(url) as rc:
+        events = rc.events()
+        assert [await anext(events) for _ in range(2)][1] == PutIn("r", Position("e", 4, "t4"))
+        room = await rc.join("r")
+        assert room.position == Position("e", 4, "t4")
+        with pytest.raises(ValueError, match="already in"):
+            await rc.join("r")
+        assert (await anext(aiter(room))).offset == 5
+        claimed.set()
+        with pytest.raises(Removed):
+            await anext(aiter(room))
+        assert await anext(events) == PutOut("r")
+        await rc.join("r", resume=room.position)
