@@ -1,4 +1,4 @@
-"""The command line: ``python -m loadtests fanout|idle|handshake``."""
+"""The command line: ``python -m loadtests fanout|idle|handshake|rolling``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from rich.console import Console
 from loadtests import fanout as fanout_scenario
 from loadtests import handshake as handshake_scenario
 from loadtests import idle as idle_scenario
+from loadtests import rolling as rolling_scenario
 from loadtests.errors import SetupError
 from loadtests.fanout import Fanout
 from loadtests.handshake import Handshake
 from loadtests.idle import Idle
 from loadtests.report import print_result, write_json
 from loadtests.result import Result
+from loadtests.rolling import Rolling
 from loadtests.stage import NODE_COMMAND, Presence, Stage, Through
 
 app = typer.Typer(
@@ -58,10 +60,17 @@ Json = Annotated[Path | None, typer.Option(metavar="PATH", help="Write all sampl
 
 
 def _run(scenario: Callable[[Stage, Console], Result], node: str, presence: Presence, json: Path | None) -> None:
+    def measure(console: Console) -> Result:
+        with Stage(node=node, presence=presence) as stage:
+            return scenario(stage, console)
+
+    _tell(measure, json)
+
+
+def _tell(measure: Callable[[Console], Result], json: Path | None) -> None:
     console = Console()
     try:
-        with Stage(node=node, presence=presence) as stage:
-            result = scenario(stage, console)
+        result = measure(console)
     except SetupError as error:
         Console(stderr=True).print(f"not measured: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
@@ -125,3 +134,21 @@ def handshake(
     """Handshakes per second, bare and with a join. Goal: at least 2,000 handshakes/s on one core."""
     scenario = Handshake(seconds, in_flight, samples)
     _run(lambda stage, console: handshake_scenario.run(scenario, stage, console), node, presence, json)
+
+
+@app.command()
+def rolling(
+    connections: Annotated[int, typer.Option(min=10, help="Clients in rooms of twenty, through nginx.")] = 1500,
+    nodes: Annotated[int, typer.Option(min=2, help="Restarted one after the other.")] = 3,
+    rate: Annotated[int, typer.Option(min=1, help="Messages per second, all members together.")] = 100,
+    drain: Annotated[float, typer.Option(min=0, help="Seconds over which a node closes its connections.")] = 20,
+    rebalance: Annotated[float, typer.Option(min=0, help="ROOMCAST_REBALANCE_PER_S of the nodes.")] = 0,
+    json: Json = None,
+) -> None:
+    """A rolling restart behind nginx under load, with clients that follow the protocol's rules for coming back.
+
+    Checks that every member saw every acknowledged message once and in order, and that three observers saw nobody come
+    or go. Goal: reconnects peak at 1.5 x their mean, over windows of a second.
+    """
+    scenario = Rolling(connections, nodes, rate, drain, rebalance)
+    _tell(lambda console: rolling_scenario.run(scenario, console), json)

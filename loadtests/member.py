@@ -177,19 +177,18 @@ class Member:
         self.heard(Seen(room, frame["offset"], frame["tag"], frame["data"]))
 
     def _replied(self, reply: dict[str, Any], op: str, about: str) -> None:
-        loop = asyncio.get_running_loop()
         if op == "join":
             if reply["ok"]:
                 self._joined(about, reply)
             else:
-                loop.call_later(RETRY_S, self._join, about)
+                asyncio.get_running_loop().call_later(RETRY_S, self._join, about)
         elif about in self.unacked:
             room, data = self.unacked[about]
             if reply["ok"]:
                 del self.unacked[about]
                 self.acked(Seen(room, reply["offset"], reply["tag"], data))
             else:
-                loop.call_later(RETRY_S, self.publish, room, about, data)
+                asyncio.get_running_loop().call_later(RETRY_S, self.publish, room, about, data)
 
     def _joined(self, room: str, reply: dict[str, Any]) -> None:
         at = Position(reply["epoch"], reply["offset"], reply["tag"])

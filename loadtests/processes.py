@@ -33,8 +33,10 @@ class Child:
         folder: Path,
         core: int | None,
         environment: Mapping[str, str] | None = None,
+        stop_s: float = STOP_S,
     ) -> None:
         self.name = name
+        self._stop_s = stop_s
         self._log = folder / f"{name}.log"
         pinned = ["taskset", "--cpu-list", str(core)] if core is not None else []
         try:
@@ -71,7 +73,7 @@ class Child:
                 pipe.close()
         self._process.terminate()
         try:
-            self._process.wait(STOP_S)
+            self._process.wait(self._stop_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

@@ -43,11 +43,3 @@ async def test_a_rolling_restart_behind_nginx_loses_nothing_and_nobody_is_seen_t
 async def test_a_rolling_restart_at_production_times_while_nodes_rebalance() -> None:
     async with swarm(1500, 3, settings=PRODUCTION | {"rebalance_per_s": 20}) as here:
         await roll(here, "A10 rolling, production", 2.0, pause_s=5)
-
-
-def test_peaks_are_what_came_within_a_window_to_what_would_have() -> None:
-    even = [number / 10 for number in range(101)]
-    assert peak_to_mean(even, 1.0) == pytest.approx(1, abs=0.1)
-    assert peak_to_mean([*even, *[5.0] * 50], 1.0) == pytest.approx(60 / 15.1, rel=0.05)
-    assert peak_to_mean([1.0], 1.0) == 0
-    assert peak_to_mean([1.0, 1.1], 1.0) == 1
