@@ -61,6 +61,8 @@ class BrokerStats:
     """The way of the last probe through Redis and back."""
     probe_confirmed_at_s: float = 0.0
     """``time.monotonic()`` when the last probe came back; 0 before the first."""
+    away: float = 0.0
+    """The part of the broker that is not served, from 0 to 1. Where there are several masters each has its part."""
     presence_waits: list[Callable[[], float]] = field(default_factory=list)
     """Each gives the seconds for which the oldest presence count of its part has not been confirmed; 0: all are."""
     servers: dict[str, ServerHealth] = field(default_factory=dict)

@@ -239,6 +239,8 @@ BROKER_COUNTERS = {
 
 def broker_families(stats: BrokerStats, ready: Callable[[], bool]) -> Iterable[Metric]:
     yield GaugeMetricFamily("roomcast_broker_ready", "1 while the node hears the broker.", float(ready()))
+    text = "The part of Redis (on a cluster: of the shards) that does not serve this node, from 0 to 1."
+    yield GaugeMetricFamily("roomcast_broker_away_ratio", text, stats.away)
     for field, (name, text) in BROKER_COUNTERS.items():
         yield CounterMetricFamily(f"roomcast_broker_{name}", text, getattr(stats, field))
     text = "The way of the last probe through the broker and back: the lag of the subscriber."

@@ -80,6 +80,7 @@ class Health:
         self.ready.clear()
 
     def _judge(self) -> None:
+        self._stats.away = len(self._down) / self._shards
         if 2 * len(self._up) > self._shards:
             self.ready.set()
         else:

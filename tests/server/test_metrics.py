@@ -111,9 +111,12 @@ def test_the_brokers_numbers_are_exported_and_its_publishes_timed() -> None:
     assert (seen["roomcast_broker_ready"], seen["roomcast_subscriber_lag_seconds"]) == (0, 0.003)
     assert seen['roomcast_publish_seconds_bucket{le="0.005"}'] == seen["roomcast_publish_seconds_count"] == 1
     assert "roomcast_broker_probe_age_seconds" not in seen  # no probe came back yet
+    assert seen["roomcast_broker_away_ratio"] == 0
     ready = True
+    stats.away = 0.25
     stats.probe_confirmed_at_s = time.monotonic() - 3
     seen = samples(metrics)
+    assert seen["roomcast_broker_away_ratio"] == 0.25
     assert seen["roomcast_broker_ready"] == 1 and 3 <= seen["roomcast_broker_probe_age_seconds"] < 10
 
 
