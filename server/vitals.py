@@ -43,7 +43,6 @@ def watch(hub: LocalHub) -> None:
         ("ready", "1 while the node takes connections: /readyz says 200.", lambda: float(hub.ready)),
         ("draining", "1 while the node sends its clients away.", lambda: float(hub.draining)),
         ("users", "Users with a connection to this node.", lambda: float(users(hub))),
-        ("congested_connections", "Slow readers that are not listened to.", lambda: float(len(congested(hub)))),
         ("presence_lag_seconds", "The longest that presence here is out of date.", lambda: presence_lag_s(hub)),
     ):
         hub.metrics.watch(f"roomcast_{name}", text, read)

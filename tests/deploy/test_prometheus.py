@@ -1,26 +1,34 @@
-"""deploy/prometheus in a real Prometheus: the file that compose mounts scrapes what a node exports."""
+"""deploy/prometheus and deploy/grafana in a real Prometheus: two real nodes are scraped while clients talk, one reads
+slowly, one comes back and a node drains; then every rule has been evaluated and every query of the dashboards has data.
+"""
 
 from __future__ import annotations
 
-import http.server
+import asyncio
+import contextlib
 import json
-import shutil
+import math
+import socket
 import subprocess
 import threading
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
 
-from server.metrics import Metrics
-from tests.support.redis_server import free_port
+from server import closing
+from tests.deploy.test_dashboards import DASHBOARDS, NODE, expressions
+from tests.support.node import NodeServer
+from tests.support.prometheus import CONFIGURATION, Prometheus
+from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually_sync
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(150)]
 
-CONFIGURATION = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+BIG = "x" * 60_000
+SLOW = f'roomcast_closes_total{{code="{closing.SLOW}"}}'.encode()
 
 
 def test_promtool_accepts_the_configuration() -> None:
@@ -33,72 +41,85 @@ def test_promtool_accepts_the_configuration() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-@pytest.fixture
-def exporter() -> Iterator[tuple[Metrics, int]]:
-    """What a node exports, and the port where it does."""
-    metrics = Metrics()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.send_header("Content-Type", metrics.content_type)
-            self.end_headers()
-            self.wfile.write(metrics.render())
-
-        def log_message(self, format: str, *arguments: object) -> None:
-            """Nothing to standard error."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield metrics, server.server_address[1]
-        server.shutdown()
-        thread.join()
+async def member(node: NodeServer, user: str, room: str, **options: object) -> ClientConnection:
+    client = await connect(f"{node.ws_url}?user={user}", **options)  # type: ignore[arg-type]
+    await client.send(json.dumps({"op": "join", "room": room, "id": 1}))
+    return client
 
 
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[tuple[Path, int]]:
-    """Its directory (for targets/) and its port."""
-    shutil.copy(CONFIGURATION / "prometheus.yml", tmp_path)
-    (tmp_path / "targets").mkdir()
-    port = free_port()
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(
-            [
-                "prometheus",
-                f"--config.file={tmp_path}/prometheus.yml",
-                f"--storage.tsdb.path={tmp_path}/data",
-                f"--web.listen-address=127.0.0.1:{port}",
-            ],
-            stdout=log,
-            stderr=log,
-        )
-    yield tmp_path, port
-    process.terminate()
+async def talk(nodes: list[NodeServer], until: threading.Event) -> None:
+    """Chat between nodes, somebody who comes and goes, and somebody who does not read what they asked for."""
+    chat = [await member(node, f"u{index}", "chat") for index, node in enumerate(nodes * 2)]
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.connect(("127.0.0.1", nodes[0].port))
+    slow = await member(nodes[0], "slow", "flood", sock=narrow)
+    slow.transport.pause_reading()
+    flooder = await member(nodes[0], "flooder", "flood")
+    while not until.is_set():
+        for client in chat:
+            with contextlib.suppress(Exception):  # its node has left
+                await client.send(json.dumps({"op": "message", "room": "chat", "data": "hi"}))
+        if SLOW not in nodes[0].get("/metrics")[1]:
+            await flooder.send(json.dumps({"op": "message", "room": "flood", "data": BIG}))
+        async with await connect(f"{nodes[0].ws_url}?user=guest"):
+            await asyncio.sleep(0.1)
+    slow.transport.abort()
+    await asyncio.gather(*(client.close() for client in (*chat, flooder)), return_exceptions=True)
+
+
+@contextlib.contextmanager
+def traffic(nodes: list[NodeServer]) -> Iterator[None]:
+    until = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(talk(nodes, until)))
+    thread.start()
     try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
+        yield
+    finally:
+        until.set()
+        thread.join(20)
 
 
-def query(port: int, expression: str) -> list[float]:
-    """The values of an instant query; none while Prometheus is not up yet."""
-    url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expression})
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return [float(sample["value"][1]) for sample in json.load(answer)["data"]["result"]]
-    except OSError:
-        return []
+@pytest.fixture(scope="module")
+def observed() -> Iterator[tuple[Prometheus, NodeServer]]:
+    """A Prometheus that has seen all of it, and the node that is still there."""
+    with ExitStack() as stack:
+        server = stack.enter_context(RedisServer(maxmemory="64mb"))
+        nodes = [NodeServer(broker=server.url, outbound_bytes=65536, drain_s=3) for _ in range(2)]
+        prometheus = stack.enter_context(Prometheus([f"127.0.0.1:{node.port}" for node in nodes]))
+        for node in nodes:
+            stack.enter_context(node)
+        with traffic(nodes):
+            eventually_sync(lambda: prometheus.query('count(up{job="roomcast"} == 1)') == [2], 60)
+            eventually_sync(lambda: sum(prometheus.query("roomcast_slow_closes_total")) > 0, 60)
+            eventually_sync(lambda: prometheus.query("sum(rate(roomcast_drops_total[30s]))"), 30)
+            nodes[1].stop()
+            eventually_sync(lambda: prometheus.query('count(up{job="roomcast"} == 0)') == [1], 30)
+        yield prometheus, nodes[0]
 
 
-@pytest.mark.timeout(90)
-def test_a_node_that_is_listed_is_scraped(exporter: tuple[Metrics, int], prometheus: tuple[Path, int]) -> None:
-    metrics, node_port = exporter
-    directory, port = prometheus
-    metrics.counts.deliveries = 12345
-    metrics.fanout_seconds.observe(0.002)
-    (directory / "targets" / "nodes.json").write_text(json.dumps([{"targets": [f"127.0.0.1:{node_port}"]}]))
-    eventually_sync(lambda: query(port, 'roomcast_deliveries_total{job="roomcast"}') == [12345], 60)
-    assert query(port, 'up{job="roomcast"}') == [1]
-    assert query(port, "histogram_quantile(0.5, roomcast_fanout_seconds_bucket)")
+def test_both_nodes_were_scraped_and_the_drain_was_seen(observed: tuple[Prometheus, NodeServer]) -> None:
+    prometheus, _ = observed
+    assert prometheus.query("count(count_over_time(roomcast_build_info[5m]))") == [2]
+    assert sorted(prometheus.query("max_over_time(roomcast_draining[5m])")) == [0, 1]
+
+
+def test_every_rule_was_evaluated_and_what_is_recorded_is_there(observed: tuple[Prometheus, NodeServer]) -> None:
+    prometheus, _ = observed
+    rules = prometheus.rules()
+    assert len(rules) > 30
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
+    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+    assert [name for name in recorded if not prometheus.query(name)] == []
+
+
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_no_panel_is_empty(observed: tuple[Prometheus, NodeServer], dashboard: Path) -> None:
+    prometheus, node = observed
+    empty = []
+    for panel, expression in expressions(dashboard):
+        asked = expression.replace("$__rate_interval", "30s").replace(f"${NODE}", f"127.0.0.1:{node.port}")
+        assert "$" not in asked, f"{panel}: which variable is this? {expression}"
+        if not prometheus.query(asked) or all(math.isnan(value) for value in prometheus.query(asked)):
+            empty.append((panel, expression))
+    assert empty == []
