@@ -26,9 +26,9 @@ LAST_WORDS_S = 2.0
 LOOK_S = 0.05
 HANDLERS_S = 5.0
 """How long handlers may take to end by themselves after the last client was told. Then they are cancelled."""
-AT_ONCE_S = 1.5
+AT_ONCE_S = 1.2
 """After a second signal the process ends within this time, whatever the application does."""
-LEFTOVERS_S = 1.0
+LEFTOVERS_S = 0.5
 """What runs on after the node has ended (a thread of a sync handler, a task that will not be cancelled) may take."""
 UVICORN_S = 2
 """What uvicorn itself waits for requests that are still being answered."""

@@ -256,7 +256,10 @@ async def test_a_second_signal_leaves_at_once(tmp_path: Path, monkeypatch: pytes
             if path != "/stubborn":
                 await eventually(lambda: bool(node.told))
             os.kill(node.pid, signal.SIGTERM)
-            await asyncio.sleep(0.1)
+            if path == "/blocked":
+                await asyncio.sleep(0.5)  # nothing of it can be seen from outside
+            else:
+                await eventually(lambda: refuses(node.port))
             second_s = time.monotonic()
             os.kill(node.pid, signal.SIGTERM)
             code = await ended(node)
