@@ -1,4 +1,4 @@
-"""Who is connected to a node: by path, by user and by session.."""
+"""Who is connected to a node: by path, by user and by session."""
 
 from __future__ import annotations
 

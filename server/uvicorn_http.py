@@ -30,6 +30,10 @@ USER_TIMEOUT_MS = 15_000
 """After so long without an acknowledgement of what was sent the kernel gives the peer up (TCP_USER_TIMEOUT); left to
 itself it takes a quarter of an hour."""
 
+UNSENT_BYTES = 256 * 1024
+"""So much does the kernel take that it cannot send yet (TCP_NOTSENT_LOWAT). Left to itself it takes up to 4 MiB for a
+peer that reads nothing (net.ipv4.tcp_wmem), and only then would we notice."""
+
 
 class FastLane:
     """Makes the connections of one node; give it to uvicorn as ``http=``."""
@@ -76,6 +80,7 @@ class HttpProtocol(HttpToolsProtocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()

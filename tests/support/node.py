@@ -149,9 +149,9 @@ class NodeServer:
         finally:
             connection.close()
 
-    def metric(self, name: str) -> float:
-        """The value of one metric without labels. KeyError if the node has none of that name."""
-        for line in self.get("/metrics")[1].decode().splitlines():
+    def metric(self, name: str, timeout_s: float = 1.0) -> float:
+        """The value of one metric, its labels as they stand in the page. KeyError if the node has none of that name."""
+        for line in self.get("/metrics", timeout_s)[1].decode().splitlines():
             if line.startswith(name + " "):
                 return float(line.rsplit(" ", 1)[1])
         raise KeyError(name)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from roomcast_client import Message, Position, Reset
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,6 +22,15 @@ from websockets.exceptions import ConnectionClosed
 
 IN_TIME_S = 10.0
 Frame = dict[str, Any]
+
+
+async def small_window(url: str) -> socket.socket:
+    """A connected TCP socket with the smallest receive buffer there is."""
+    where = urlsplit(url)
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.to_thread(sock.connect, (where.hostname, where.port))
+    return sock
 
 
 class View:
@@ -77,6 +88,8 @@ class Peer:
         self.views: dict[str, View] = {}
         self.problems: list[str] = []
         self.close_code: int | None = None
+        self.pause_s = 0.0
+        """Over 0: connects through the smallest window and reads a frame only every so many seconds."""
         self._ids = itertools.count(1)
         self._requests: dict[int, tuple[Frame, asyncio.Future[Frame]]] = {}
         self._waiting: list[tuple[Callable[[], object], asyncio.Future[None]]] = []
@@ -89,6 +102,7 @@ class Peer:
         """Open a connection, ending the one before; the welcome."""
         await self.close()
         query = f"?user={self.user}" + (f"&session={self.session}" if self.session else "")
+        through: Any = {"sock": await small_window(url), "max_queue": 1} if self.pause_s else {}
         self._socket = await connect(
             url + query,
             additional_headers={name.replace("_", "-"): value for name, value in headers.items()},
@@ -98,6 +112,7 @@ class Peer:
             open_timeout=IN_TIME_S,
             close_timeout=1,
             proxy=None,
+            **through,
         )
         self.close_code = None
         before = len(self.frames)
@@ -126,12 +141,14 @@ class Peer:
             self._reader = None
         self._socket = None
 
-    async def _read(self, socket: ClientConnection) -> None:
+    async def _read(self, ws: ClientConnection) -> None:
         try:
             while True:
-                self._received(json.loads(await socket.recv(decode=False)))
+                self._received(json.loads(await ws.recv(decode=False)))
+                if self.pause_s:
+                    await asyncio.sleep(self.pause_s)
         except ConnectionClosed:
-            self.close_code = socket.close_code
+            self.close_code = ws.close_code
         except Exception as error:  # the test's own fault must not look like silence
             self.problems.append(f"{self.user} cannot read: {error!r}")
         finally:
