@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.app import create_app
 from server.drain import CLOSES_PER_S, STEP_S, drain, due, duration_s, leaving_order, spread_s
+from server.serve import Server, uvicorn_config
+from server.settings import Settings
 from tests.support.connections import RecordingConnection
 from tests.support.hubs import hubs
 
@@ -30,6 +36,14 @@ def test_few_connections_do_not_take_the_whole_time_and_many_do() -> None:
 @pytest.mark.parametrize(("takes_s", "within_s"), [(0.0, 0.0), (1.0, 0.1), (20.0, 2.0), (600.0, 2.0)])
 def test_clients_are_asked_to_wait_for_a_tenth_of_the_time_at_most(takes_s: float, within_s: float) -> None:
     assert spread_s(takes_s) == pytest.approx(within_s)
+
+
+def test_a_container_is_not_killed_before_its_node_ends_itself() -> None:
+    node = create_app(Settings(dev=True))
+    longest_s = Server(uvicorn_config(node), node).leaves_within_s
+    assert longest_s == 20 + 19, "docs/operations.md says so"
+    compose = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text())
+    assert float(compose["services"]["node"]["stop_grace_period"].removesuffix("s")) > longest_s
 
 
 async def test_everybody_is_told_before_the_close_also_who_came_while_it_ran() -> None:
