@@ -107,7 +107,7 @@ BROKEN = {
     "a return does not end the grace": ("redis.call('ZREM', grace, entity)", ""),
     "a share is reaped twice": ("redis.call('HDEL', KEYS[3], entity)\n", ""),
     "the dead are forgotten too early": ("if #rest == 0 and redis.call('HLEN', KEYS[3]) <= 1 then", "do"),
-    "a lease is not waited for": ("KEYS[2], '-inf', now, 'LIMIT', 0, 4", "KEYS[2], '-inf', '+inf', 'LIMIT', 0, 4"),
+    "a lease is not waited for": ("KEYS[2], '-inf', now, 'LIMIT', 0, 64", "KEYS[2], '-inf', '+inf', 'LIMIT', 0, 64"),
     "a stall of Redis kills nodes": ("if now >= stalled + lease_ms then", "do"),
     "a stall of Redis ends the grace": (" or now < stalled + ARGV[2] then", " then"),
     "a grace that began anew is not waited for": ("if ends and tonumber(ends) <= now then", "if ends then"),

@@ -30,7 +30,7 @@ end
 
 redis.call('ZADD', KEYS[2], now + lease_ms, ARGV[1])
 if now >= stalled + lease_ms then
-  for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 4)) do
+  for _, incarnation in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 64)) do
     redis.call('ZREM', KEYS[2], incarnation)
     redis.call('ZADD', KEYS[3], now, incarnation)
   end
@@ -39,4 +39,4 @@ local expired = {}
 if now >= stalled + grace_ms then
   expired = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now, 'LIMIT', 0, ARGV[5])
 end
-return { rolled_back and 'ROLLBACK' or 'OK', due(KEYS[4]), redis.call('ZRANGE', KEYS[3], 0, 3), expired }
+return { rolled_back and 'ROLLBACK' or 'OK', due(KEYS[4]), redis.call('ZRANGE', KEYS[3], 0, 63), expired }
