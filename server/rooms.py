@@ -172,7 +172,7 @@ class Rooms:
         entries: list[Entry] = []
         size = 0
         while True:
-            page = await self._feed.reads.after(room.name, at.offset)
+            page = await self._feed.reads.after(room.name, at.offset, room.top)
             await self._feed.synced(room)
             missed = recover(at, page)
             if missed is None or room.top.epoch != at.epoch:
@@ -193,7 +193,7 @@ class Rooms:
         entries: list[Entry] = []
         since = max(0, room.top.offset - n)
         while True:
-            page = await self._feed.reads.after(room.name, since)
+            page = await self._feed.reads.after(room.name, since, room.top)
             await self._feed.synced(room)
             top = room.top
             entries = [e for e in (*entries, *page.entries) if e.epoch == top.epoch and e.offset <= top.offset]
@@ -256,7 +256,7 @@ class Rooms:
         entries: list[Entry] = []
         since = max(0, before - 1 - request.limit)
         while since < before - 1:
-            page = await self._feed.reads.after(room.name, since)
+            page = await self._feed.reads.after(room.name, since, room.top)
             entries += [entry for entry in page.entries if entry.offset < before]
             if not page.entries:
                 break

@@ -22,6 +22,9 @@ from server.heartbeat import Heartbeat
 
 HEAD_TIMEOUT_S = 5.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""
+SECOND_LOOK_S = 1.0
+"""Nobody is turned away by a timer that itself was late, but so much later: what a node did not get round to read
+(it was frozen, or there is a storm) may be the whole head."""
 LINGER_S = 2.0
 """How long a peer that was turned away may take to read why."""
 MAX_HEAD_BYTES = 32 * 1024
@@ -71,6 +74,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_came = False
         self._head_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._due_s = 0.0
         self._turned_away = False
         self._key = b""
 
@@ -151,6 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _head_due(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
+            self._due_s = self.loop.time() + HEAD_TIMEOUT_S
 
     def _head_done(self) -> None:
         self._in_head = False
@@ -160,7 +165,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _head_overdue(self) -> None:
-        if self._in_head:
+        now_s = self.loop.time()
+        if now_s - self._due_s > SECOND_LOOK_S / 10:
+            self._due_s = now_s + SECOND_LOOK_S
+            self._timer = self.loop.call_later(SECOND_LOOK_S, self._head_overdue)
+        elif self._in_head:
             self._turn_away(_OVERDUE)
         else:
             self.transport.close()  # it asked for nothing: browsers open connections in advance

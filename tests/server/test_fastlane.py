@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -739,6 +740,14 @@ def test_the_limits_of_a_head_are_those_of_the_design() -> None:
 async def test_a_silent_connection_is_closed_without_a_word(short_head: None) -> None:
     async with serving(lane_config(ok)) as served, raw_client(served.port) as client:
         assert await client.rest() == b""
+
+
+async def test_a_head_that_the_node_did_not_get_round_to_read_is_not_late(short_head: None) -> None:
+    async with serving(lane_config(ok)) as served, raw_client(served.port) as client:
+        await eventually(lambda: served.connections)
+        client.send(GET)
+        time.sleep(0.3)  # noqa: ASYNC251  # node and client are one process: the node is frozen
+        assert (await client.head())[0] == 200
 
 
 async def test_a_trickled_head_is_408(short_head: None) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from broker.base import History, Page, Unavailable
 from broker.memory import MemoryBroker
+from server import reads as reads_module
 from server.reads import AT_ONCE, PAGE_ENTRIES, Reads
 from server.tasks import Tasks
 from tests.support.sinks import RecordingSink
@@ -139,3 +140,44 @@ async def test_who_gives_up_takes_nobody_along() -> None:
             assert len((await task).entries) == 3
         with pytest.raises(asyncio.CancelledError):
             await asked[0]
+
+
+async def test_who_comes_a_moment_later_shares_the_page_until_the_room_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with gated() as broker:
+        await broker.fill("r", 150)
+        broker.gate.set()
+        reads = Reads(broker, Tasks(crashed))
+        first = await reads.after("r", 10)
+        for since in (10, 20, 99):
+            page = await reads.after("r", since, first.top)
+            assert page.top == first.top and page.entries[0].offset == since + 1
+        assert len(broker.calls) == 1
+        assert (await reads.after("r", 120, first.top)).entries[-1].offset == 150
+        assert len(broker.calls) == 2, "another page"
+        await reads.after("r", 10)
+        assert len(broker.calls) == 3, "who does not know where the log ends reads it"
+        await broker.append("r", b"new", history=History())
+        top = (await reads.after("r", 140)).top
+        before = len(broker.calls)
+        assert (await reads.after("r", 140, top)).entries[-1].payload == b"new"
+        assert len(broker.calls) == before
+        await reads.after("r", 10, top)
+        assert len(broker.calls) == before + 1, "kept of an older end"
+        monkeypatch.setattr(reads_module, "FRESH_S", 0.0)
+        await reads.after("r", 10, top)
+        assert len(broker.calls) == before + 2, "and not for long"
+        assert len(reads._fresh) <= 1
+
+
+async def test_the_pages_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads_module, "MAX_FRESH_BYTES", 1000)
+    async with gated() as broker:
+        broker.gate.set()
+        reads = Reads(broker, Tasks(crashed))
+        for number in range(20):
+            await broker.append(f"r{number}", b"x" * 300, history=History())
+            await reads.after(f"r{number}", 0)
+        assert len(reads._fresh) == 3 and reads._fresh_bytes == 900
+        await broker.append("big", b"x" * 2000, history=History())
+        assert (await reads.after("big", 0)).entries
+        assert not reads._fresh and reads._fresh_bytes == 0
