@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from broker.base import BrokerError, OutcomeUnknown, Roster, Unavailable
 from broker.options import BrokerOptions
+from broker.pace import Pace
 from broker.presence import Entity, PresenceStore, Share
 from broker.waiting import Waiting
 
@@ -44,6 +45,7 @@ class PresenceReporter:
         self._rejoined = rejoined
         self._share = Share()
         self._waiting = Waiting()
+        self._pace = Pace()
         self._joining = asyncio.Lock()
         self._joined_before = False
         self._flusher: asyncio.Task[None] | None = None
@@ -131,7 +133,7 @@ class PresenceReporter:
     # Sending
 
     def _flush_soon(self) -> None:
-        """In the next tick, with all that changes in this one."""
+        """In the next tick, with all that changes in this one; in a storm in the next turn."""
         if self._flusher is None and not self._closed and self._share.waiting:
             self._flusher = self._start(self._flush(), "presence flush")
 
@@ -139,6 +141,7 @@ class PresenceReporter:
         share = self._share
         try:
             while share.waiting:
+                await asyncio.sleep(self._pace.wait_s(time.monotonic()))
                 while (batch := share.next_batch()) is not None:
                     self._waiting.taken(everything=not share.waiting)
                     try:

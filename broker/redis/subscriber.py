@@ -16,6 +16,7 @@ from typing import NamedTuple
 from broker.base import Delivery, Probe, Sink, Unavailable
 from broker.envelope import NewerVersion, decode
 from broker.options import BrokerOptions
+from broker.pace import Pace
 from broker.redis.connection import Connection, Reply
 from broker.redis.errors import MOVED, ConnectionLost, first_word
 from broker.redis.keys import Keys, Topic
@@ -66,6 +67,7 @@ class Subscriber:
         self._topics: dict[bytes, Topic] = {}
         """Redis channel -> what it is, of those that are wanted and confirmed."""
         self._outbox: list[_Step] = []
+        self._pace = Pace()
         self._expected: deque[tuple[_Step, int]] = deque()
         self._sent = 0
         self._refused: Exception | None = None
@@ -99,11 +101,13 @@ class Subscriber:
         self._topics.pop(self._keys.name(topic).encode(), None)
 
     def send(self, kind: str, topic: Topic, future: asyncio.Future[None]) -> bool:
-        """With all others of this tick. False if there is no connection (attach subscribes what is wanted)."""
+        """With all others of this tick, in a storm with those of the next ones too. False if there is no connection
+        (attach subscribes what is wanted)."""
         if self._connection is None:
             return False
         if not self._outbox:
-            asyncio.get_running_loop().call_soon(self._flush)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._pace.wait_s(loop.time()), self._flush)
         self._outbox.append(_Step(kind, topic, self._keys.name(topic).encode(), future))
         return True
 

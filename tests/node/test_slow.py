@@ -122,15 +122,18 @@ async def test_presence_beyond_the_backlog_is_told_as_a_list(lane: str, monkeypa
     ):
         last = await congest(node, alice)
         async with contextlib.AsyncExitStack() as stack:
+            bob = await stack.enter_async_context(node.client("bob"))
+            await bob.ok("join", room="r", presence=True)
             for index in range(10):
                 await stack.enter_async_context(node.client(f"u{index}", "r"))
+            await told(bob, "presence", user_id="u9")  # until then it is not known who is here
             backlog = connection_of(node, "slow").backlog
             assert backlog is not None
             await eventually(lambda: backlog.lists == {"r"})
             events = [await slow.event() for _ in range(last + 1)]
             assert [event["type"] for event in events] == ["message"] * last + ["presence_list"]
-            assert events[-1]["users"] == sorted(["alice", "slow", *(f"u{index}" for index in range(10))])
-            assert (events[-1]["room"], events[-1]["count"]) == ("r", 12)
+            assert events[-1]["users"] == sorted(["alice", "bob", "slow", *(f"u{index}" for index in range(10))])
+            assert (events[-1]["room"], events[-1]["count"]) == ("r", 13)
             await slow.quiet()
 
 
