@@ -40,7 +40,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         *([dashed, f"--no-{name}"] if flag else [dashed]),
         help=_help(field),
         rich_help_panel=field.title,
-        metavar=None if flag else _metavar(field),
+        metavar="" if flag else _metavar(field),
         show_default=False,
     )
     kind: Any = Annotated[bool | None, option] if flag else Annotated[str | None, option]

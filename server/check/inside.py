@@ -13,8 +13,8 @@ from server.check.diagnosis import TIMEOUT
 from server.check.report import Finding, Trouble
 from server.check.world import World
 
-MAX_TRIES: Final = 20
-"""To meet a second node."""
+TRIES_PER_NODE: Final = 10
+"""Connections, to meet so many nodes."""
 SLOW_S: Final = 1.0
 ARRIVES_WITHIN_S: Final = 5.0
 PRESENCE_WITHIN_S: Final = 5.0
@@ -48,22 +48,22 @@ async def round_trip(world: World) -> Finding:
 
 
 async def second_node(world: World) -> Finding:
-    """The second member moves until the two are on two nodes."""
-    seen = {*world.nodes}
-    for _ in range(MAX_TRIES):
-        if len(seen) > 1:
-            break
+    """The second member moves to another node than the first one's; connects until enough nodes were seen."""
+    seen, tries, wanted = {*world.nodes}, 0, max(2, world.min_nodes)
+    while len(seen) < wanted and tries < TRIES_PER_NODE * wanted:
+        tries += 1
         again = await world.enter(1)
-        seen.add(str(again.greeting["node"]))
-        if len(seen) > 1:
+        node = str(again.greeting["node"])
+        if node not in seen and len(seen) == 1:
             await again.ok("join", room=world.room)
-            await world.members[1].close()
-            world.members[1] = again
+            again, world.members[1] = world.members[1], again
+        seen.add(node)
+        await again.close()
     names = ", ".join(sorted(seen))
     if len(seen) < world.min_nodes:
-        raise Trouble(f"only {names} answered {MAX_TRIES} connections", "nginx: does the upstream name all nodes?")
+        raise Trouble(f"only {names} answered {tries} connections", "nginx: does the upstream name all nodes?")
     if len(seen) == 1:
-        return Finding("skipped", f"one node ({names}) in {MAX_TRIES} connections: say --nodes 2 if there are more")
+        return Finding("skipped", f"one node ({names}) in {tries} connections: say --nodes 2 if there are more")
     return await _pass(world, world.members[0], world.members[1], f"from {world.nodes[0]} to {world.nodes[1]}")
 
 

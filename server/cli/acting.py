@@ -63,7 +63,7 @@ def token(
         list[str] | None,
         typer.Option(metavar="PATTERN=ACTIONS", help="A grant, e.g. 'chat:*=join,publish'; none: rooms are free."),
     ] = None,
-    broadcast: Annotated[bool, typer.Option("--broadcast", help="Grant the op broadcast.")] = False,
+    broadcast: Annotated[bool, typer.Option("--broadcast", metavar="", help="Grant the op broadcast.")] = False,
     config: Config = None,
     as_json: AsJson = False,
     **options: str | None,

@@ -33,9 +33,11 @@ def check(
     origin: Annotated[
         list[str] | None, typer.Option(metavar="ORIGIN", help="Of pages that must be allowed, beside the URL's own.")
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, max=2, help="2: it is a failure if only one node answers.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, max=100, metavar="NUMBER", help="It is a failure if fewer nodes answer.")
+    ] = 1,
     direct: Annotated[
-        bool, typer.Option("--direct", help="The URL is a node itself, not the proxy before it.")
+        bool, typer.Option("--direct", metavar="", help="The URL is a node itself, not the proxy before it.")
     ] = False,
     ca: Annotated[
         str | None, typer.Option("--ca", metavar="FILE", help="Trust this authority's certificates, too.")

@@ -23,8 +23,8 @@ BROKER: Final = ("broker", "broker_password_file", "prefix")
 """Settings of every command that looks or acts through the broker."""
 
 Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="YAML file with settings.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AsJsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+AsJsonLines = Annotated[bool, typer.Option("--json", metavar="", help="Print one JSON object per line.")]
 Room = Annotated[str, typer.Argument(help="The room's name.")]
 
 

@@ -46,7 +46,9 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")]
+Version = Annotated[
+    bool, typer.Option("--version", metavar="", callback=_tell_version, is_eager=True, help="Print the version.")
+]
 
 
 @app.callback()

@@ -68,7 +68,9 @@ def _show(message: dict[str, Any]) -> None:
 @with_settings(*BROKER)
 def presence(
     room: Annotated[str | None, typer.Argument(help="The room's name; without one: everywhere.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on with who comes and goes, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", metavar="", help="Go on with who comes and goes, until Ctrl-C.")
+    ] = False,
     config: Config = None,
     as_json: AsJsonLines = False,
     **options: str | None,

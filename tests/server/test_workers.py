@@ -61,6 +61,11 @@ class Machine(NodeServer):
         }
         super().__init__(broker=server.url, prefix=prefix, **(given | settings))
 
+    def start(self) -> None:
+        """Three processes one after the other."""
+        self.launch()
+        eventually_sync(self.ready, 60)
+
     def ready(self) -> bool:
         """All workers are."""
         return super().ready() and all(self.of_worker(number, "/readyz")[0] == 200 for number in range(WORKERS))
@@ -128,8 +133,8 @@ async def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(redis_ser
             before = machine.worker_pids
             held = machine.connections(1)
             os.kill(before[0], signal.SIGKILL)
-            await eventually(lambda: len(machine.worker_pids) == WORKERS and before[0] not in machine.worker_pids)
-            await machine.wait_ready()
+            await eventually(lambda: len(machine.worker_pids) == WORKERS and before[0] not in machine.worker_pids, 30)
+            await machine.wait_ready(60)
             assert machine.connections(1) == held and machine.connections(0) == 0
             assert "worker 0 ended with SIGKILL: it is started again in 0.1 s" in machine.log
             async with clients(machine, 30):
@@ -149,7 +154,7 @@ def test_a_worker_that_hangs_is_killed_and_comes_back(redis_server: RedisServer,
     with Impatient(redis_server, prefix) as machine:
         before = machine.worker_pids
         os.kill(before[1], signal.SIGSTOP)
-        eventually_sync(lambda: len(machine.worker_pids) == WORKERS and before[1] not in machine.worker_pids, 20)
+        eventually_sync(lambda: len(machine.worker_pids) == WORKERS and before[1] not in machine.worker_pids, 30)
         assert "worker 1 hangs, it said nothing for 2 s: it is killed" in machine.log
         eventually_sync(machine.ready, 30)
         assert before[0] in machine.worker_pids
@@ -231,6 +236,20 @@ def test_what_cannot_start_is_told_once_and_what_dies_again_and_again_is_given_u
     assert told.stderr.count("there is no module nowhere here") == 1, told.stderr
 
 
+@pytest.mark.system
+def test_a_single_node_keeps_its_metrics_off_the_port_of_its_clients_if_told_to() -> None:
+    port = ports_in_a_row(1)
+    with NodeServer(metrics_port=port) as node:
+        apart = NodeServer(port=port)
+        try:
+            for path, status in (("/metrics", 404), ("/readyz", 200), ("/roomcast.js", 200)):
+                assert node.get(path)[0] == status
+            for path, status in (("/metrics", 200), ("/readyz", 200), ("/healthz", 200), ("/ws", 404), ("/demo", 404)):
+                assert apart.get(path)[0] == status
+        finally:
+            apart.__exit__()
+
+
 def serve(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ROOMCAST_")}
     ports = ("--port", str(lasting_port()), "--metrics-port", str(ports_in_a_row(WORKERS)))
@@ -253,12 +272,14 @@ def serve(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]
             "port {taken} on 127.0.0.1 is in use: stop what",
         ),
         (("--broker", "redis://h", "--metrics-port", "{taken}"), "or choose another --metrics-port"),
+        (("--broker", "redis://h", "--port", "{free}", "--metrics-port", "{free}"), "is that of the clients: choose"),
     ],
 )
 def test_a_mistake_is_told_before_anything_starts(arguments: tuple[str, ...], said: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
-        result = serve(*(each.format(taken=taken) for each in arguments))
+        free = ports_in_a_row(1)
+        result = serve(*(each.format(taken=taken, free=free) for each in arguments))
         assert (result.returncode, result.stdout) == (2, "")
         assert said.format(taken=taken) in result.stderr and len(result.stderr.splitlines()) == 1
 

@@ -205,6 +205,13 @@ async def test_nodes_that_do_not_hear_one_another_are_found(
     assert "did not arrive" in found[name].detail and "ROOMCAST_PREFIX" in found[name].advice
 
 
+async def test_a_node_that_the_proxy_does_not_know_is_missed(nodes: tuple[int, int]) -> None:
+    with NginxServer(nodes[:1]) as nginx:
+        found = await checked(nginx.http_url, min_nodes=2)
+    assert of(found, "failed") == {"across nodes"} and "upstream" in found["across nodes"].advice
+    assert found["across nodes"].detail.startswith("only one.") and "20 connections" in found["across nodes"].detail
+
+
 @pytest.mark.parametrize("origins", ["*", "https://other.example"])
 async def test_origins_are_tried_as_pages_have_them(redis_server: RedisServer, origins: str) -> None:
     with NodeServer(secret=SECRET, broker=redis_server.url, ping_s=0.5, origins=origins) as node:
@@ -248,7 +255,7 @@ def test_as_a_command_it_prints_a_table_or_json_and_ends_with_what_it_found(node
         (["https://u:p@chat.example.com"], "neither credentials nor a query"),
         (["http://h", "--room", "no room"], "'no room' is no room name"),
         (["https://h", "--ca", "/nowhere"], "No such file"),
-        (["http://h", "--nodes", "3"], "--nodes"),
+        (["http://h", "--nodes", "0"], "--nodes"),
         ([], "Missing argument 'url'"),
     ],
 )
