@@ -27,7 +27,7 @@ from tests.support.certificates import self_signed
 from tests.support.crowd import Crowd
 from tests.support.figures import note
 from tests.support.namespaces import private_network
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, eventually_sync
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -102,9 +102,20 @@ def test_redis_is_for_the_nodes_alone(stack: Stack) -> None:
     assert "appendonly.aof" in stack.execute("redis", "ls", "/data/appendonlydir")
 
 
-async def welcoming_node(stack: Stack) -> str:
+def test_prometheus_has_its_rules(stack: Stack) -> None:
+    """Names of recorded series have a colon."""
+    ask = ("promtool", "query", "instant", "http://localhost:9090", 'count({__name__=~".+:.+"})')
+
+    def recorded() -> bool:
+        time.sleep(POLL_S)
+        return "=>" in stack.execute("prometheus", *ask)
+
+    eventually_sync(recorded, 60)
+
+
+async def welcoming_node(stack: Stack, user: str) -> str:
     """The node that a new connection comes to."""
-    credentials = {"Authorization": f"Bearer {token_of('newcomer')}"}
+    credentials = {"Authorization": f"Bearer {token_of(user)}"}
     async with connect(stack.ws_url, additional_headers=credentials, proxy=None) as client:
         node: str = json.loads(await client.recv())["node"]
         return node
@@ -133,7 +144,7 @@ class Newcomers:
             while True:
                 start = time.monotonic()
                 async with asyncio.timeout(FOUND_S):
-                    node = await welcoming_node(self._stack)
+                    node = await welcoming_node(self._stack, f"newcomer{len(self.welcomed)}")
                 self.welcomed.append((start, time.monotonic() - start, node))
                 await asyncio.sleep(PROBE_EVERY_S)
         except Exception as error:
@@ -150,6 +161,11 @@ async def scale(stack: Stack, nodes: int) -> float:
     """Returns when the containers run and the surplus ones are gone: the time of that."""
     await asyncio.to_thread(stack.scale, nodes)
     return time.monotonic()
+
+
+def nodes_listen(stack: Stack, count: int) -> bool:
+    time.sleep(POLL_S)
+    return stack.logs("node").count("Uvicorn running") == count
 
 
 async def metrics_of(stack: Stack, nodes: int) -> dict[str, float]:
@@ -171,7 +187,9 @@ async def test_scaled_from_two_to_four_to_two_under_load_nothing_is_lost(stack: 
         assert len(set(crowd.nodes.values())) == 2
         await published_by_the_backend(stack, crowd)
 
-        grown = await scale(stack, 4)
+        await scale(stack, 4)
+        await eventually(lambda: asyncio.to_thread(nodes_listen, stack, 4), 60)
+        grown = time.monotonic()
         await eventually(lambda: len(newcomers.nodes_since(grown)) == 4, FOUND_S)
         note("A16: both added nodes get connections after", time.monotonic() - grown, "s")
         await asyncio.to_thread(stack.wait_healthy, "node", 4)
