@@ -75,13 +75,17 @@ class RedisCluster:
 
     def __enter__(self) -> RedisCluster:
         try:
-            for server in self.servers:
-                self._stack.enter_context(server)
+            self.start()
             self._form()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def start(self) -> None:
+        """The servers, which are no cluster yet; ``__exit__`` stops them."""
+        for server in self.servers:
+            self._stack.enter_context(server)
 
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
