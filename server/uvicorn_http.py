@@ -121,8 +121,8 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head_done()
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
-        if len(self.headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
-            raise handshake.Refused(_TOO_LARGE)  # comes out of feed_data as the context of its error
+        if size > MAX_HEAD_BYTES:
+            raise handshake.Refused(_TOO_LARGE)
         asks = self.parser.should_upgrade()
         websocket = asks and self._should_upgrade()
         if not websocket:
@@ -137,8 +137,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._in_body = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # else a trailer, which nobody asked for: an application must not take it for a header
-            super().on_header(name, value)
+        if not self._in_head:
+            return  # a trailer, which nobody asked for: an application must not take it for a header
+        if len(self.headers) == MAX_HEADERS:
+            self.headers.clear()  # a chunk holds 40,000 of the shortest, which are 6 MiB as objects
+            raise handshake.Refused(_TOO_LARGE)  # comes out of feed_data as the context of its error
+        super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
         self._body_came = True
