@@ -172,7 +172,7 @@ class RedisBroker:
     def append(
         self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None
     ) -> asyncio.Future[Position]:
-        return self._of(room).publisher.append(room, payload, history, dedup)
+        return self._shards[self.keys.shard(room)].publisher.append(room, payload, history, dedup)
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         return self._shards[self.keys.home(channel)].publisher.publish(channel, payload)

@@ -192,13 +192,16 @@ class Publisher:
         if self._in_flight or connection is None or connection.closed or not self._line:
             return
         batch: list[_Message] = []
-        size = 0
+        taken = size = 0
         line = self._line
         while line and len(batch) < MAX_BATCH and (not batch or size + line[0].size <= MAX_BATCH_BYTES):
-            message = self._next()
+            message = line.popleft()
+            taken += 1
+            size += message.size
             if not message.future.done():  # the caller may have given up
                 batch.append(message)
-                size += message.size
+        self._backlog.messages -= taken
+        self._backlog.size -= size
         if not batch:
             return
         self._in_flight = batch

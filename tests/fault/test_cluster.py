@@ -74,7 +74,7 @@ def judge_others(row: str, others: Sequence[Traffic], quiet_s: float, fault_s: f
     assert max(other.outage_s(fault_s) for other in others) < SLACK_S
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
 async def test_b18_a_master_that_is_away_costs_its_own_rooms_seconds_and_the_others_nothing(
     redis_cluster: RedisCluster, how: str
 ) -> None:

@@ -91,7 +91,7 @@ async def run_oracle(duration_s: float, seed: int) -> Counter[str]:
 @pytest.mark.redis
 @pytest.mark.timeout(180)
 async def test_no_client_misses_anything_while_slots_move_and_masters_change_places() -> None:
-    faults = await run_oracle(15, a_seed())
+    faults = await run_oracle(10, a_seed())
     assert faults["failover"] and faults["move a slot"]
 
 
