@@ -179,7 +179,7 @@ class Peer:
         self.room = room
         self.changed = changed
         """Set with every message heard, of all peers."""
-        self.joined = asyncio.Event()
+        self.joined, self.gone = asyncio.Event(), asyncio.Event()
         self.heard = self.acked = self.reordered = 0
         self.sent_s: list[float] = []
         self.took_s: list[float] = []
@@ -206,7 +206,8 @@ class Peer:
             self._offset = frame["offset"]
 
     def closed(self, code: int) -> None:
-        """Seen as messages lost."""
+        """Before the end: seen as messages lost."""
+        self.gone.set()
 
     def say(self, **fields: object) -> None:
         assert self.socket is not None
@@ -254,7 +255,8 @@ async def _load(scenario: Masters, servers: Sequence[Server], nodes: Sequence[in
     heard, acked = sum(peer.heard for peer in members), len(took_s)
     for peer in (*members, *publishers):
         if peer.socket is not None:
-            peer.socket.close()
+            peer.socket.abort()
+    await asyncio.gather(*(peer.gone.wait() for peer in (*members, *publishers)))
     return {
         "acked_per_s": acked / window_s,
         "deliveries_per_s": (heard + sum(peer.heard for peer in publishers)) / window_s,
