@@ -58,6 +58,10 @@ class Interest:
             loop = asyncio.get_running_loop()
             state.linger = loop.call_later(self._linger_s, self._lingered, channel, state)
 
+    def __len__(self) -> int:
+        """Channels that are subscribed, or about to be, or linger."""
+        return len(self._channels)
+
     def retry(self) -> None:
         """The broker is back: subscribe what is wanted and is not."""
         for channel, state in self._channels.items():
