@@ -142,7 +142,7 @@ class Dead:
 
 async def drained_in(living: int, dead: int, drain_s: float) -> float:
     """Seconds that a node takes to leave, with living clients and dead ones that owe it reading."""
-    with NodeServer(drain_s=drain_s) as node:
+    with NodeServer(drain_s=drain_s, log_level="info") as node:
         crowd = Crowd(living, ("127.0.0.1", node.port), observers=0)
         await crowd.arrive(30)
         async with peer(node.ws_url, "speaker", "r") as speaker:
@@ -153,6 +153,8 @@ async def drained_in(living: int, dead: int, drain_s: float) -> float:
             started_s = time.monotonic()
             assert await node.stopped(60) == 0
             took_s = time.monotonic() - started_s
+        assert ("cutting off" in node.log) is (dead > 0 and drain_s < 10), "after ten seconds nobody is left to be cut"
+        assert "Cancel" not in node.log, "uvicorn had to wait for somebody"
         for each in gone:
             each.sock.close()
         await crowd.leave()
@@ -230,6 +232,13 @@ async def test_handlers_and_hooks_are_finished_or_cancelled(tmp_path: Path, monk
             "thread: blocked",
         ]
         assert "cut off" in node.log and "Traceback" not in node.log
+
+
+async def test_hooks_of_the_last_to_leave_are_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Application(tmp_path, monkeypatch) as node:
+        async with peer(node.ws_url, "member", "r"):
+            assert await node.stopped() == 0
+        assert node.told == ["left: somebody", "shutdown", "background: cancelled"]
 
 
 @pytest.mark.slow

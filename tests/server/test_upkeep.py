@@ -58,14 +58,16 @@ def crowded(hub: LocalHub, other: LocalHub, count: int) -> list[RecordingConnect
 
 
 async def test_the_oldest_are_sent_to_the_emptier_node_and_counted() -> None:
+    bus = MemoryBus()
     rate = {"heartbeat_s": HEARTBEAT_S, "lease_s": 0.2, "rebalance_per_s": 1000}
-    async with hubs(2, on(MemoryBus()), **rate) as (full, other):
+    async with hubs(2, on(bus), **rate) as (full, other):
         raw = RecordingConnection(full, path="/raw")
         full.paths.discard(raw)
         full.raw_paths.add("/raw", raw)
         raw.raw = True
         connections = crowded(full, other, 39)
         await eventually(lambda: full.counts.connections == 20)
+        await eventually(lambda: told(bus)["n0"]["moved"] == 20)
         await asyncio.sleep(10 * HEARTBEAT_S)
         assert [each.code for each in connections] == [1012] * 20 + [0] * 19
         assert raw.code == 0, "an application's own protocol does not know where to go on"
@@ -85,3 +87,21 @@ async def test_nobody_is_sent_away_unless_it_is_asked_for_nor_while_a_node_leave
         other.leaving()
         await asyncio.sleep(12 * HEARTBEAT_S)
         assert full.counts.rebalanced == 0
+    async with hubs(2, on(MemoryBus()), **rate, rebalance_per_s=1000) as (full, other):
+        full.leaving()
+        crowded(full, other, 40)
+        await asyncio.sleep(12 * HEARTBEAT_S)
+        assert full.counts.rebalanced == 0, "the drain has them"
+
+
+async def test_nobody_is_sent_away_while_the_broker_is_away() -> None:
+    bus = MemoryBus()
+    rate = {"heartbeat_s": HEARTBEAT_S, "lease_s": 0.2, "rebalance_per_s": 1000}
+    async with hubs(2, on(bus), **rate) as (full, other):
+        assert isinstance(full.broker, MemoryBroker)
+        bus.interrupt(full.broker, "away")
+        crowded(full, other, 40)
+        await asyncio.sleep(12 * HEARTBEAT_S)
+        assert full.counts.rebalanced == 0
+        bus.restore(full.broker)
+        await eventually(lambda: full.counts.rebalanced == 20)

@@ -78,7 +78,7 @@ async def blocked(conn: WebSocket, message: str) -> None:
 
 @hub.on_leave
 async def left(conn: WebSocket, room: str) -> None:
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(1)
     tell(f"left: {conn.user_id}")
 
 
