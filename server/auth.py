@@ -17,7 +17,7 @@ from server import closing, protocol
 from server.identity import ANONYMOUS, Identity, User, grants_of, user_text
 from server.jwks import Key, RemoteKeys
 
-TOKEN_SUBPROTOCOL = "roomcast.token."
+TOKEN_SUBPROTOCOL = "roomcast.token."  # noqa: S105  # the name of a subprotocol, not a token
 MAX_TOKEN_CHARS = 8192
 LEEWAY_S = 30.0
 """Clocks of issuers differ from ours by this much at most."""

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.base import Broker
-from server.identity import room_matches
+from server.names import room_matches
 from server.payload import CONTROL, CensusAnswer, CensusSignal, encode_signal
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from server import closing, events, jsontext, protocol
 from server.census import Census
 from server.connection import Connection
 from server.frames import Prepared
-from server.identity import room_matches, user_text
+from server.identity import user_text
+from server.names import room_matches
 from server.outbox import Outbox
 from server.payload import (
     CONTROL,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
 
 from server import protocol
+from server.names import room_matches
 
 Action = Literal["join", "publish", "history", "presence"]
 """What somebody may want in a room. Typing and receipts belong to being in it."""
@@ -83,14 +82,3 @@ def grants_of(claims: Mapping[str, Any]) -> Grants:
     ):
         raise ValueError(f"the claim rooms maps room patterns to lists of {', '.join(ACTIONS)}")
     return Grants(tuple((pattern, frozenset(actions)) for pattern, actions in rooms.items()), broadcast)
-
-
-def room_matches(pattern: str, room: str) -> bool:
-    """``*`` in the pattern stands for any characters, none included."""
-    return _compiled(pattern).fullmatch(room) is not None
-
-
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    # Runs of stars are one: several in a row would make the match slow for nothing.
-    return re.compile(".*".join(re.escape(part) for part in re.sub(r"\*+", "*", pattern).split("*")))

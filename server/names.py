@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 UserId = int | str
@@ -55,3 +56,18 @@ def key_is_valid(key: object) -> bool:
 def session_is_valid(session: str) -> bool:
     """Whether it may be a session key that some node gave out."""
     return _session(session) is not None
+
+
+def room_matches(pattern: str, room: str) -> bool:
+    """``*`` in the pattern stands for any characters, none included. Takes time in proportion to the length of both."""
+    return _pattern(pattern).fullmatch(room) is not None
+
+
+@lru_cache(maxsize=4096)
+def _pattern(pattern: str) -> re.Pattern[str]:
+    first, *rest = map(re.escape, re.sub(r"\*+", "*", pattern).split("*"))
+    if not rest:
+        return re.compile(first)
+    # What stands between two stars is taken where it comes first, and not looked for again: with `.*` in its place
+    # twelve stars would keep a node busy for years over a room of a hundred letters.
+    return re.compile(first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + ".*" + rest[-1])

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from broker.base import History
+from server.names import room_matches
 from server.quantities import parse_duration, parse_size
 
 _PATTERN = re.compile(r"[A-Za-z0-9_.:@/*-]{1,128}")
@@ -28,7 +29,7 @@ class HistoryRule(NamedTuple):
     history: History
 
     def matches(self, room: str) -> bool:
-        return re.fullmatch(re.escape(self.pattern).replace(r"\*", ".*"), room) is not None
+        return room_matches(self.pattern, room)
 
 
 def history_of(room: str, rules: Sequence[HistoryRule]) -> History:

@@ -66,7 +66,8 @@ def _greet(settings: Settings, port: int, metrics_ports: Sequence[int]) -> None:
     """Where to look, for whoever started a node by hand."""
     if not settings.dev or port == 0:
         return
-    host = "localhost" if settings.host in ("0.0.0.0", "::", "127.0.0.1", "::1") else settings.host
+    local = ("0.0.0.0", "::", "127.0.0.1", "::1")  # noqa: S104  # compared with, not bound to
+    host = "localhost" if settings.host in local else settings.host
     out = console()
     out.print(f"[bold]Roomcast[/bold] in development mode: anybody is whoever ?user= says. {redact(settings.broker)}")
     for name, url in (

@@ -18,7 +18,8 @@ from server.handlers.connection import WebSocket
 from server.handlers.registrations import ForRooms, Registrations
 from server.handlers.threads import call
 from server.hub import LocalHub
-from server.identity import Action, room_matches
+from server.identity import Action
+from server.names import room_matches
 from server.refusal import REFUSED_JOIN, Refusal
 
 logger = logging.getLogger("server.handlers")
