@@ -28,8 +28,11 @@ def mint(settings: Settings, user: str, ttl: str, grants: Sequence[str], broadca
             "jti": secrets.token_urlsafe(12),
         }
         for grant in grants:
-            pattern, _, actions = grant.partition("=")
-            claims.setdefault("rooms", {})[pattern] = [action for action in actions.split(",") if action]
+            pattern, _, listed = grant.partition("=")
+            actions = [action for action in listed.split(",") if action]
+            if not actions:
+                raise ValueError(f"{grant!r} grants nothing: write pattern=action,action, e.g. 'chat:*=join,publish'")
+            claims.setdefault("rooms", {})[pattern] = actions
         if broadcast:
             claims["broadcast"] = True
         grants_of(claims)

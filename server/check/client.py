@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -150,7 +151,7 @@ class Dialer:
                 f"the handshake was answered wrongly: {error}", "is there something that answers in the nodes' place?"
             ) from None
         except OSError as error:
-            raise Trouble(f"no connection: {error}", "is the proxy running, on this port?") from None
+            raise Trouble(f"no connection: {in_words(error)}", "is the proxy running, on this port?") from None
         return Client(socket)
 
     async def get(self, path: str) -> Answer:
@@ -170,6 +171,11 @@ class Dialer:
                 writer.close()
             lines = (line.partition(":") for line in head[1:] if line)
             return Answer(int(head[0].split()[1]), {n.lower(): v.strip() for n, _, v in lines}, body)
+
+
+def in_words(error: OSError) -> str:
+    """What the system calls it, without numbers and addresses."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else error.strerror or str(error)
 
 
 async def _up_to(reader: asyncio.StreamReader, size: int) -> bytes:

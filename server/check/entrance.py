@@ -8,7 +8,7 @@ import time
 from typing import Final
 
 from server import closing
-from server.check.client import WITHIN_S, Client, Refused
+from server.check.client import WITHIN_S, Client, Refused, in_words
 from server.check.diagnosis import HEADERS, HOST, ORIGINS, TRUST
 from server.check.report import Finding, Status, Trouble
 from server.check.world import World
@@ -30,7 +30,9 @@ async def address(world: World) -> Finding:
             f"{target.authority} does not answer", "is a firewall between, or does the name lead to an old address?"
         ) from None
     except OSError as error:
-        raise Trouble(f"no connection to {target.authority}: {error}", "is the proxy running, on this port?") from None
+        raise Trouble(
+            f"no connection to {target.authority}: {in_words(error)}", "is the proxy running, on this port?"
+        ) from None
     where = writer.get_extra_info("peername")[0]
     writer.close()
     if not target.secure and not target.is_local:

@@ -67,8 +67,15 @@ def main() -> NoReturn:
             raise
         if not error.format_message():
             sys.exit(MISTAKE)  # no command at all: the help has been shown
-        _fail(f"{error.format_message()} (`roomcast --help` lists what there is)")
+        _fail(f"{error.format_message()} (`{_help_about(error)}` lists what there is)")
     sys.exit(code or 0)
+
+
+def _help_about(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    if context is None or context.parent is None:
+        return "roomcast --help"
+    return f"roomcast {context.info_name} --help"
 
 
 def _fail(message: str) -> NoReturn:

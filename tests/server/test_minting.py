@@ -36,6 +36,7 @@ async def test_a_node_takes_it() -> None:
         ("no spaces", "1h", [], "not a user id"),
         ("ann", "soon", [], "a time is"),
         ("ann", "1h", ["chat:*=own"], "claim rooms"),
+        ("ann", "1h", ["chat:*"], "grants nothing"),
     ],
 )
 def test_a_mistake_is_one_line(user: str, ttl: str, grants: list[str], said: str) -> None:

@@ -114,6 +114,7 @@ async def test_a_proxy_that_reaches_no_node_is_told_from_one_that_is_not_there()
         assert "upstream" in found["handshake"].advice
     found = await checked(nginx.http_url)
     assert of(found, "failed") == {"address"} and "is the proxy running" in found["address"].advice
+    assert found["address"].detail.endswith(": Connection refused")
 
 
 @pytest.mark.parametrize(
