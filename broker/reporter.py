@@ -141,7 +141,9 @@ class PresenceReporter:
         share = self._share
         try:
             while share.waiting:
-                await asyncio.sleep(self._pace.wait_s(time.monotonic()))
+                wait_s = self._pace.wait_s(time.monotonic())
+                if wait_s:
+                    await asyncio.sleep(wait_s)
                 while (batch := share.next_batch()) is not None:
                     self._waiting.taken(everything=not share.waiting)
                     try:

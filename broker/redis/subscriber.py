@@ -107,7 +107,8 @@ class Subscriber:
             return False
         if not self._outbox:
             loop = asyncio.get_running_loop()
-            loop.call_later(self._pace.wait_s(loop.time()), self._flush)
+            wait_s = self._pace.wait_s(loop.time())
+            loop.call_later(wait_s, self._flush) if wait_s else loop.call_soon(self._flush)
         self._outbox.append(_Step(kind, topic, self._keys.name(topic).encode(), future))
         return True
 
