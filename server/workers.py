@@ -79,6 +79,8 @@ def supervise(settings: Settings, greet: Greet) -> int:
     with shared_socket(settings.host, settings.port) as reserved:
         port: int = reserved.getsockname()[1]
         greet(settings, port, metrics_ports)
+        span = f"{metrics_ports[0]} to {metrics_ports[-1]}"
+        logger.info("%d workers on %s port %d, their metrics on the ports %s", count, settings.host, port, span)
         command = [sys.executable, "-m", "server", *sys.argv[1:]]
         return asyncio.run(Supervisor(command, count, port, settings.drain_s).run())
 
