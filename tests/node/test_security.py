@@ -1,0 +1,111 @@
+"""What a client cannot say for others, and what it is not told. The list of all of it: SECURITY.md."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import jwt
+
+from roomcast import Hub
+from tests.handlers.world import SECRET, running
+from tests.support.chat import node_here
+from tests.support.served import raw_client
+
+
+async def test_the_server_says_who_when_and_which_message_it_is(lane: str) -> None:
+    claimed: dict[str, Any] = {
+        "user_id": "admin", "user": "admin", "from": "admin", "sender": "admin", "session": "s" * 22,
+        "ts": 1, "time": 1, "offset": 999, "tag": "forged", "type": "direct", "excluded": "x",
+    }  # fmt: skip
+    async with node_here(lane) as node, node.client("mallory", "r") as mallory, node.client("bob", "r") as bob:
+        ack = await mallory.ok("message", room="r", data="hi", **claimed)
+        before = time.time()
+        heard = await bob.event()
+        assert heard.keys() == {"op", "type", "room", "offset", "tag", "user_id", "ts", "data"}
+        assert (heard["user_id"], heard["offset"], heard["type"]) == ("mallory", 1, "message")
+        assert heard["tag"] == ack["tag"] != "forged" and abs(heard["ts"] - before) < 60
+        await mallory.ok("typing", room="r", typing=True, user_id="admin")
+        assert (await bob.event())["user_id"] == "mallory"
+        await mallory.ok("receipt", room="r", message_id="own", status="read", user_id="admin")
+        assert (await bob.event())["user_id"] == "mallory"
+
+
+async def test_nothing_of_a_token_but_the_user_leaves_the_node(lane: str) -> None:
+    claims = {"sub": "alice", "exp": time.time() + 60, "email": "alice@private.example", "role": "a private role"}
+    token = jwt.encode(claims, SECRET, "HS256")
+    async with running(Hub(), lane=lane, secret=SECRET, presence_broadcast="all") as node:
+        frames: list[str] = []
+        async with node.client("/ws", token=token) as alice, node.client("/ws", token=token) as other:
+            for client in (alice, other):
+                for op in ("join", "get_presence", "history"):
+                    await client.say({"op": op, "room": "r", "id": 1, "presence": True, "limit": 5})
+                await client.say({"op": "message", "room": "r", "data": 1})
+                await client.say({"op": "typing", "room": "r", "typing": True})
+            await alice.say({"op": "ping", "id": "last"})
+            while not frames or '"last"' not in frames[-1]:
+                frames.append(await alice.hear())
+        assert len(frames) > 6 and {json.loads(frame)["op"] for frame in frames} >= {"welcome", "reply", "broadcast"}
+        for frame in frames:
+            assert "private" not in frame and token not in frame and SECRET not in frame
+
+
+async def test_who_is_not_in_a_room_learns_nothing_of_it(lane: str) -> None:
+    async with node_here(lane, presence_broadcast="rooms") as node:
+        async with node.client("alice", "secret") as alice, node.client("mallory") as mallory:
+            await alice.ok("message", room="secret", data="x")
+            for op, fields in (
+                ("get_presence", {}),
+                ("history", {"limit": 5}),
+                ("message", {"data": 1}),
+                ("typing", {"typing": True}),
+                ("receipt", {"message_id": 1, "status": "read"}),
+            ):
+                there = await mallory.ask(op, room="secret", **fields)
+                nowhere = await mallory.ask(op, room="nowhere", **fields)
+                assert (there["ok"], there["code"]) == (nowhere["ok"], nowhere["code"]) == (False, "not_joined")
+                assert there["message"].replace("secret", "nowhere") == nowhere["message"]
+            assert await mallory.refused("get_presence") == "forbidden"
+            await mallory.quiet()
+
+
+async def test_a_forbidden_room_says_the_same_whether_it_exists_and_with_a_position_in_it(lane: str) -> None:
+    hub = Hub()
+
+    @hub.room_authorizer("private:*")
+    async def nobody(user: object, room: str) -> bool:
+        return False
+
+    async with running(hub, lane=lane) as node:
+        top = await hub.publish("private:real", "x")
+        resume = {"epoch": top.epoch.decode(), "offset": top.offset - 1, "tag": "0"}
+        async with node.member("mallory") as mallory:
+            told = []
+            for room in ("private:real", "private:other"):
+                for fields in ({}, {"resume": resume}, {"history": 5}):
+                    reply = await mallory.ask("join", room=room, **fields)
+                    told.append((reply["ok"], reply["code"], reply["message"]))
+            assert len(set(told)) == 1 and told[0][:2] == (False, "forbidden")
+
+
+async def test_http_answers_carry_the_headers_of_their_kind(lane: str) -> None:
+    """No page elsewhere may read them, but for the client itself; no browser may guess at what they are."""
+    expected = {
+        "/healthz": {b"content-type": b"text/plain; charset=utf-8"},
+        "/readyz": {b"content-type": b"application/json"},
+        "/metrics": {b"content-type": b"text/plain; version=0.0.4; charset=utf-8"},
+        "/roomcast.js": {b"x-content-type-options": b"nosniff", b"access-control-allow-origin": b"*"},
+        "/demo": {b"x-content-type-options": b"nosniff", b"content-security-policy": b"default-src 'none'; script-src"},
+        "/nowhere": {},
+    }
+    async with node_here(lane) as node:
+        for path, wanted in expected.items():
+            request = f"GET {path} HTTP/1.1\r\nHost: a\r\nOrigin: https://evil.example\r\n\r\n".encode()
+            async with raw_client(node.served.port, request) as client:
+                _, head = await client.head()
+            got = {n.lower(): v.strip() for n, _, v in (line.partition(b":") for line in head.split(b"\r\n")[1:])}
+            assert b"server" not in got and b"set-cookie" not in got
+            assert (b"access-control-allow-origin" in got) == (path == "/roomcast.js")
+            for name, value in wanted.items():
+                assert got[name].startswith(value), (path, name)
