@@ -95,10 +95,7 @@ class Requests:
         for request in self._outbox.take(lambda each: each.room is not None and not member(each.room)):
             self._connection.failed(request.ticket, request.expired())
         self._rosters.clear()
-        for ticket, _ in self._direct.values():
-            if ticket is not None:
-                self._connection.done(ticket, None)  # a leave: whoever is not connected is in no room
-        self._direct.clear()
+        self._all_left()
 
     def overdue(self, now: float) -> None:
         for request in self._outbox.overdue(now):
@@ -119,6 +116,14 @@ class Requests:
     def stop(self, error: RoomcastError) -> None:
         for request in self._outbox.take_all():
             self._connection.failed(request.ticket, error)
+        self._all_left()
+
+    def _all_left(self) -> None:
+        """Whoever is not connected is in no room: a leave underway is done."""
+        for ticket, _ in self._direct.values():
+            if ticket is not None:
+                self._connection.done(ticket, None)
+        self._direct.clear()
 
 
 def _answer(request: Request, frame: Frame) -> Any:

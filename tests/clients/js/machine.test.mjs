@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import { Machine } from '../../../server/static/roomcast.js';
 import { Bench, emitted, joined, live, offsets, sent, settled, welcome } from './support.mjs';
 
 const kinds = (effects) => effects.map(([what]) => what);
@@ -470,4 +471,9 @@ test('what may be in the log when its room ends is not said to be refused', () =
   const [join] = sent(bench.do('received', welcome));
   const refused = bench.do('received', { op: 'reply', id: join.id, ok: false, code: 'forbidden', message: 'no' });
   assert.deepEqual(settled(refused).map(({ id, error }) => [id, error.code]), [['r', 'forbidden'], [1, 'timeout'], [2, 'forbidden']]);
+});
+
+test('the machine has no clock, no timer, no socket and no page', () => {
+  const outside = /\b(performance|Date|setTimeout|queueMicrotask|WebSocket|document|globalThis|location|navigator|fetch|await)\b/;
+  assert.equal(outside.exec(Machine.toString())?.[0], undefined);
 });
