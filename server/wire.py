@@ -6,6 +6,8 @@ What comes in is read by server/inbound.py.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 
 from server import closing, frames
@@ -17,6 +19,8 @@ from server.slow import STALL_S, catch_up, set_aside, slow_close
 CLOSE_TIMEOUT_S = 10.0
 """How long a peer may take to read what it is owed and to answer a close. Then the socket is aborted, never just
 closed: a close waits for the peer to read, a dead peer never does."""
+
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Wire(Inbound):
@@ -105,7 +109,7 @@ class Wire(Inbound):
         """It is over once the peer has answered, or at the latest after the timeout. Reading goes on whatever held it:
         the peer's answer ends the handshake."""
         if self._closing != closing.SLOW or self._deadline is None:  # a stalled peer gets no second time to read in
-            self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
+            self._abort_after(CLOSE_TIMEOUT_S, self._abort)
         self.held = 0
         self._resume()
 
@@ -114,12 +118,20 @@ class Wire(Inbound):
         self._deaf = True
         self.transport.write(answer)
         self.transport.close()
-        self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
+        self._abort_after(CLOSE_TIMEOUT_S, self._abort)
 
     def _abort_after(self, delay_s: float, abort: Callable[[], None]) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = asyncio.get_running_loop().call_later(delay_s, abort)
+
+    def _abort(self) -> None:
+        """Gone at once. A socket that is just closed stays in the kernel with all that the peer has not read, and the
+        peer is not told: so it is reset."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
 
     # Flow.
 
@@ -144,14 +156,14 @@ class Wire(Inbound):
         if not self._closing and self.listener is not None:
             self.listener.cut(self, "stall")
         self._closing = closing.SLOW
-        self.transport.abort()
+        self._abort()
 
     def beat(self, forgive: bool) -> None:
         if self._closing:
             return
         if self._unanswered and not self.held and not forgive:
             self._closing = 1006
-            self.transport.abort()
+            self._abort()
             return
         if not self.held:
             self._unanswered = True
@@ -162,7 +174,7 @@ class Wire(Inbound):
         """A half-closed peer gets what it is owed, for as long as a closing one."""
         if not self._closing:
             self._closing = 1006
-            self._abort_after(CLOSE_TIMEOUT_S, self.transport.abort)
+            self._abort_after(CLOSE_TIMEOUT_S, self._abort)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 
@@ -55,14 +57,14 @@ async def until_metric(node: NodeServer, name: str, value: float, timeout_s: flo
 
 
 @contextlib.asynccontextmanager
-async def stalled(node: NodeServer, rooms: Sequence[str]) -> AsyncIterator[None]:
+async def stalled(node: NodeServer, rooms: Sequence[str]) -> AsyncIterator[list[Flooder]]:
     """In each of the rooms a socket with a small window of which nobody reads anything any more."""
     sockets = [Flooder(node.port) for _ in rooms]
     try:
         for room, each in zip(rooms, sockets, strict=True):
             await each.open(f"/ws?user={room}")
             each.sock.sendall(client_frame(TEXT, b'{"op":"join","room":"%b"}' % room.encode()))
-        yield
+        yield sockets
     finally:
         for each in sockets:
             each.close()
@@ -96,7 +98,7 @@ async def test_stalled_readers_cost_little_and_are_gone_in_time(node: NodeServer
         async with highest_rss(node) as busy:
             for _ in range(5):
                 await say(ON + OFF)
-        async with stalled(node, ON + OFF):
+        async with stalled(node, ON + OFF) as sockets:
             await until_metric(node, "roomcast_joins_total", 2 * STALLED, 10)
             before_bytes = max(busy[0], rss_bytes(node.pid))
             async with highest_rss(node) as highest:
@@ -110,6 +112,8 @@ async def test_stalled_readers_cost_little_and_are_gone_in_time(node: NodeServer
                         await say(ON, BULK[:4000])
                 await until_metric(node, 'roomcast_connections{lane="fast"}', 1, GONE_S + 5)
                 gone_s = time.monotonic() - began_s
+            errors = [each.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for each in sockets]
+            assert errors == [errno.ECONNRESET] * STALLED, "the kernel keeps nothing of them either, and they are told"
         each_kib = (highest[0] - before_bytes) / STALLED / 1024
         note("C4 memory of the node per stalled reader", each_kib, "KiB")
         note("C4 from the first stall to the last abort", gone_s, "s")
