@@ -43,7 +43,7 @@ function client(front, user) {
   const socket = new WebSocket(`${front.url.replace('http', 'ws')}/ws?user=${user}`);
   socket.on('open', () => socket.send(JSON.stringify({ op: 'join', room: 'lobby', id: 1 })));
   socket.on('error', () => {});
-  const talking = setInterval(() => socket.readyState === 1 && socket.send(JSON.stringify({ op: 'message', room: 'lobby', data: user })), 100);
+  const talking = setInterval(() => socket.readyState === 1 && socket.send(JSON.stringify({ op: 'message', room: 'lobby', data: user })), 100).unref();
   socket.on('close', () => clearInterval(talking));
   clients.push(socket);
 }
@@ -67,10 +67,8 @@ test('numbers follow the clients, and nodes that are killed or drained are told 
   two.signal('SIGKILL');
   three.signal('SIGTERM');
   await pill(page, 'three', 'left');
-  await pill(page, 'two', 'silent');
-  await stage.shot(page, 'status-silent');
-  await reads(page, 'connections', '1');
   await pill(page, 'two', 'gone');
+  await reads(page, 'connections', '1');
   await logged(page, 'two', 'is gone');
   await logged(page, 'three', 'has left');
   assert.equal(await page.locator('#nodes-sum').innerText(), '1 of 3 live');
@@ -123,13 +121,12 @@ test('whatever a node says is text, and a phone shows all of it', limit, async (
       let turn = 0;
       const send = () => socket.send(JSON.stringify(invented(html, turn++)));
       send();
-      const timer = setInterval(send, 100);
-      socket.onClose(() => clearInterval(timer));
+      setInterval(send, 50).unref(); // the page is told nothing of its end: what is sent then is dropped
     });
     await page.goto(`${front.url}/status`);
     await give(page, SECRET);
     await node(page, 'img').first().waitFor();
-    await eventually('a curve', async () => (await page.locator('#tile-deliveries polyline').getAttribute('points')).split(' ').length > 40);
+    await eventually('a curve', async () => (await page.locator('#tile-deliveries polyline').getAttribute('points')).split(' ').length > 20);
     assert.equal(await page.locator('main :is(img, script)').count(), 0);
     assert.equal(await page.title(), 'Roomcast status');
     assert.ok(await page.locator('#slow', { hasText: html }).isVisible());
