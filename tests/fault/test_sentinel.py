@@ -19,11 +19,12 @@ from tests.support.redis_sentinel import RedisSentinels
 from tests.support.redis_server import RedisServer
 from tests.support.tcp_proxy import TcpProxy
 
-pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(240)]
 
 ROOM = "lobby"
-OUTAGE_S = 5.0
-"""After the sentinels have taken the master for dead."""
+NOTICED_S = 5.0
+"""After there is a new master. When there is one is the sentinels' business, and on a busy machine takes them long."""
+PATIENCE_S = 60.0
 
 
 @pytest.fixture
@@ -62,11 +63,13 @@ async def test_b15_a_killed_master_costs_seconds_and_nothing_is_lost_in_silence(
             killed_s = time.monotonic()
             old.kill()
             await asyncio.to_thread(sentinels.promoted, old)
-            await traffic.progress(20, 20)
-            await world.healed("B15 master killed", ROOM, killed_s, 20)
+            promoted_s = time.monotonic() - killed_s
+            note("B15 master killed: promoted after", promoted_s, "s")
+            await traffic.progress(20, PATIENCE_S)
             outage_s = traffic.outage_s(killed_s)
             note("B15 master killed: longest time without an ack", outage_s, "s")
-            assert outage_s < sentinels.down_after_s + OUTAGE_S
+            assert outage_s < promoted_s + NOTICED_S
+            await world.healed("B15 master killed", ROOM, killed_s, PATIENCE_S)
 
 
 async def test_b15_a_tail_that_was_never_replicated_is_told_as_a_reset_to_every_member(
@@ -84,10 +87,10 @@ async def test_b15_a_tail_that_was_never_replicated_is_told_as_a_reset_to_every_
         await asyncio.to_thread(sentinels.promoted, old)
         await asyncio.to_thread(let_replicas_in, sentinels)
         for number in range(20):  # numbers that the lost ones had, and more
-            await world.said(peers[1], ROOM, f"kept:{number}", timeout_s=20)
+            await world.said(peers[1], ROOM, f"kept:{number}", timeout_s=PATIENCE_S)
         await world.all_ready()
         for one in peers:
-            await one.until(lambda one=one: one.views[ROOM].resets == 1)  # type: ignore[misc]
+            await one.until(lambda one=one: one.views[ROOM].resets == 1, PATIENCE_S)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("limited", [True, False], ids=["with min-replicas-to-write", "without"])
@@ -113,18 +116,20 @@ async def test_b16_a_master_cut_off_with_a_node_writes_nothing_that_lasts(
         await asyncio.to_thread(isolate, old, node_id)
         cut_s = time.monotonic()
         if limited:
-            reason = await world.unready(world.nodes[0], "replicas", 15)
+            reason = await world.unready(world.nodes[0], "replicas", PATIENCE_S)
             note(f"{row}: the node of the minority is not ready after", time.monotonic() - cut_s, "s")
             assert "should not be the master" in reason and alone.told("degraded") == 1
         reply = await alone.ask("message", room=ROOM, data="on the wrong side", key="w")
         assert reply["ok"] is not limited
-        await world.said(other, ROOM, "on the right side", timeout_s=20)
+        await world.said(other, ROOM, "on the right side", timeout_s=PATIENCE_S)
         note(f"{row}: the majority writes again after", time.monotonic() - cut_s, "s")
         old.command("CONFIG", "SET", "requirepass", "")
         healed_s = time.monotonic()
         for proxy in proxies:
             proxy.release()
-        await world.healed(row, ROOM, healed_s, 25)
+        if not limited:  # until then the old master acknowledges what nobody will see
+            await alone.until(lambda: alone.views[ROOM].resets, PATIENCE_S)
+        await world.healed(row, ROOM, healed_s, PATIENCE_S)
         assert (alone.views[ROOM].resets == 0) is limited
         assert other.views[ROOM].resets == 0
 
@@ -138,6 +143,6 @@ async def test_b19_a_master_that_steps_down_is_left_for_the_one_that_takes_over(
             start_s = time.monotonic()
             sentinels.sentinels[0].command("SENTINEL", "FAILOVER", "main")
             await asyncio.to_thread(sentinels.promoted, old)
-            await traffic.progress(20, 20)
-            await world.healed("B19 master steps down", ROOM, start_s, 20)
+            await traffic.progress(20, PATIENCE_S)
+            await world.healed("B19 master steps down", ROOM, start_s, PATIENCE_S)
             note("B19 master steps down: longest time without an ack", traffic.outage_s(start_s), "s")

@@ -126,7 +126,7 @@ class RedisCluster:
         eventually_sync(lambda: went_through(replica.command, "CLUSTER", "REPLICATE", self.id(master)))
         eventually_sync(lambda: replica.info("replication").get("master_link_status") == "up", 20)
 
-    def settled(self, timeout_s: float = 30.0) -> None:
+    def settled(self, timeout_s: float = 90.0) -> None:
         """Return when every server that runs has every slot covered, and replicas are known as such."""
         count = len(self.masters)
 
@@ -163,7 +163,7 @@ class RedisCluster:
     def replica_of(self, master: RedisServer) -> RedisServer:
         return self.replicas[self.masters.index(master)]
 
-    def promoted(self, replica: RedisServer, timeout_s: float = 30.0) -> None:
+    def promoted(self, replica: RedisServer, timeout_s: float = 90.0) -> None:
         """Return once this replica is a master with slots, as all others know."""
         eventually_sync(lambda: replica.info("replication")["role"] == "master", timeout_s)
 

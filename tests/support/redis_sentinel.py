@@ -87,7 +87,7 @@ class RedisSentinels:
         master = self.master
         return [server for server in self.servers if server is not master]
 
-    def settled(self, timeout_s: float = 40.0) -> None:
+    def settled(self, timeout_s: float = 90.0) -> None:
         """Return when all servers run as the sentinels want it and the sentinels know all of each other."""
 
         def agreed() -> bool:
@@ -103,7 +103,7 @@ class RedisSentinels:
 
         eventually_sync(agreed, timeout_s)
 
-    def promoted(self, old: RedisServer, timeout_s: float = 30.0) -> RedisServer:
+    def promoted(self, old: RedisServer, timeout_s: float = 90.0) -> RedisServer:
         """Return the new master once there is one in the place of the old."""
 
         def found() -> RedisServer | None:
