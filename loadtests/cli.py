@@ -15,6 +15,7 @@ from loadtests import idle as idle_scenario
 from loadtests import masters as masters_scenario
 from loadtests import presence_storm as presence_storm_scenario
 from loadtests import rolling as rolling_scenario
+from loadtests import slow as slow_scenario
 from loadtests import storm as storm_scenario
 from loadtests import talk as talk_scenario
 from loadtests.errors import SetupError
@@ -26,6 +27,7 @@ from loadtests.presence_storm import PresenceStorm
 from loadtests.report import print_result, write_json
 from loadtests.result import Result
 from loadtests.rolling import Rolling
+from loadtests.slow import Slow
 from loadtests.stage import NODE_COMMAND, Presence, Stage, Through
 from loadtests.storm import Storm
 from loadtests.talk import Talk
@@ -207,6 +209,29 @@ def presence_storm(
     """Users come online, into one room, as fast as the node lets them in. Goal: at most 0.1 Redis calls per join."""
     scenario = PresenceStorm(connections, samples)
     _run(lambda stage, console: presence_storm_scenario.run(scenario, stage, console), node, presence, json)
+
+
+@app.command()
+def slow(
+    readers: Annotated[int, typer.Option(min=1, help="Members of the room that read.")] = 1000,
+    stalled: Annotated[
+        int, typer.Option(min=1, help="Members of the room that stop reading, in each second phase.")
+    ] = 1,
+    rate: Annotated[int, typer.Option(min=1, help="Messages per second offered to the room.")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long a phase is.")] = 9,
+    pairs: Annotated[int, typer.Option(min=1, help="Phases with and without stalled readers, in turns.")] = 4,
+    presence: PresenceMode = "rooms",
+    node: Node = NODE_COMMAND,
+    json: Json = None,
+) -> None:
+    """What readers notice of others that read nothing, as a ratio within one run.
+
+    Checks that every reader saw every message once and in order, and that the node cut every stalled one. Goals: p99 of
+    the readers at most 1.05 x that of the phases without; the last stalled reader gone after 11 s; with 50 of them or
+    more at most 300 KiB of memory for each.
+    """
+    scenario = Slow(readers, stalled, rate, seconds, pairs)
+    _run(lambda stage, console: slow_scenario.run(scenario, stage, console), node, presence, json)
 
 
 @app.command()

@@ -48,7 +48,7 @@ def print_result(result: Result, console: Console) -> None:
     table.add_column("median")
     for server in servers:
         table.add_column(server, justify="right")
-    table.add_column("node ÷ baseline", justify="right")
+    table.add_column(" ÷ ".join(result.pair), justify="right")
     for column in result.columns:
         ratio = None if column.percent else result.ratio(column.figure)
         cells = [_cell(result.median(server, column.figure), column) for server in servers]

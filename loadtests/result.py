@@ -57,6 +57,8 @@ class Result:
     goals: Sequence[Goal]
     samples: Sequence[Sample]
     notes: Sequence[str] = field(default_factory=list)
+    pair: tuple[str, str] = ("node", "baseline")
+    """Which samples ``ratio`` and goals compare: the measured, and what they are measured against."""
 
     def median(self, server: str, figure: str) -> float | None:
         """None if no sample of the server has the figure."""
@@ -64,12 +66,12 @@ class Result:
         return median(values) if values else None
 
     def ratio(self, figure: str) -> float | None:
-        """The node's median to the baseline's; None without both, or to a baseline of 0."""
-        node, baseline = self.median("node", figure), self.median("baseline", figure)
-        return node / baseline if node is not None and baseline else None
+        """The first of the pair's median to the second's; None without both, or to a second of 0."""
+        measured, against = (self.median(server, figure) for server in self.pair)
+        return measured / against if measured is not None and against else None
 
     def measured(self, goal: Goal) -> float | None:
-        return self.ratio(goal.figure) if goal.of == "ratio" else self.median("node", goal.figure)
+        return self.ratio(goal.figure) if goal.of == "ratio" else self.median(self.pair[0], goal.figure)
 
     def faults(self) -> list[str]:
         """One line per sample that lost, doubled or reordered a message or a connection; empty when all is well."""
