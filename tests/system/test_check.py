@@ -266,6 +266,14 @@ def test_a_mistake_in_the_command_is_one_line_and_2(arguments: list[str], said: 
     assert said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+async def test_who_guessed_too_often_is_refused_sooner_and_that_is_right() -> None:
+    with NodeServer(secret=SECRET, ping_s=0.5, failed_auth_per_min=1) as node:
+        found = await checked(node.http_url, direct=True)
+        again = await checked(node.http_url, direct=True)
+    assert of(found, "failed") | of(again, "failed") == set(), (found, again)
+    assert "(429)" in again["bad token"].detail
+
+
 async def test_a_node_in_development_mode_is_pointed_out() -> None:
     with NodeServer(ping_s=0.5) as node:
         found = await checked(node.http_url, settings=Settings(), direct=True)
