@@ -57,7 +57,7 @@ class Member:
         self.present = 0
         """How many users are in that room, by the last answer to :meth:`count`."""
         self.unacked: dict[str, tuple[str, Any]] = {}
-        self.over = False
+        self.over = self._away = False
         self._session = ""
         self._socket: WebSocket | None = None
         self._requests: dict[int, tuple[str, str]] = {}
@@ -69,6 +69,7 @@ class Member:
     # What is asked of it.
 
     def connect(self) -> None:
+        self._away = False
         self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     def publish(self, room: str, key: str, data: Any) -> None:
@@ -85,6 +86,12 @@ class Member:
         self.over = True
         if self._socket is not None:
             self._socket.close()
+
+    def drop(self) -> None:
+        """Lose the connection, and stay away until :meth:`connect`."""
+        self._away = True
+        if self._socket is not None:
+            self._socket.abort()
 
     @property
     def here(self) -> bool:
@@ -109,7 +116,7 @@ class Member:
     def closed(self, code: int) -> None:
         self.live.clear()
         self._requests.clear()
-        if self.over:
+        if self.over or self._away:
             return
         self.closes.append(code)
         wait_s, self._wait_s = self._wait_s, None

@@ -34,12 +34,15 @@ CHANNEL = f"roomcast:{{0}}:room:{ROOM}"
 META = f"roomcast:{{0}}:meta:{ROOM}"
 LOG = f"roomcast:{{0}}:log:{ROOM}"
 APPEND = Path(__file__).parent.parent / "broker" / "redis" / "lua" / "append.lua"
+ONLINE = "roomcast:{0}:presence:all"
 EPOCH = "loadtest"
 PATH = "/ws?user={n}"
 """Every connection is a user of its own; the client puts its number for ``{n}``."""
 SOURCES = 8
 """Source addresses 127.0.0.1 … 127.0.0.8: one has only 28,000 ports towards one server port."""
 IN_FLIGHT = 64
+NODE_COMMANDS = ("evalsha", "eval", "subscribe", "unsubscribe", "ping")
+"""Nearly all that a node sends to Redis."""
 NODE_COMMAND = shlex.join([sys.executable, "-m", "server", "serve"])
 START_S = 20.0
 
@@ -64,6 +67,7 @@ class Stage:
         self.load_core = cores[1] if len(cores) > 1 else None
         self._stack = ExitStack()
         self._programs: dict[str, Path] = {}
+        self._baseline_channel = CHANNEL
 
     def __enter__(self) -> Self:
         try:
@@ -91,6 +95,7 @@ class Stage:
         command += ["--dir", str(self._folder)]
         child = Child("redis-server", command, folder=self._folder, core=self.load_core)
         self._stack.enter_context(child)
+        self.redis_pid = child.pid
         wait_for_port(self.redis_port, child, timeout_s=START_S)
         self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2, decode_responses=True))
 
@@ -103,7 +108,7 @@ class Stage:
         command: list[str | Path]
         if kind == "baseline":
             command = [self._programs["baseline"], "--port", str(port), "--redis-port", str(self.redis_port)]
-            command += ["--channel", CHANNEL, "--room", ROOM]
+            command += ["--channel", self._baseline_channel, "--room", ROOM]
         else:
             names = {"{port}": str(port), "{redis_port}": str(self.redis_port), "{channel}": CHANNEL, "{room}": ROOM}
             command = [names.get(word, word) for word in shlex.split(self.node)]
@@ -113,6 +118,26 @@ class Stage:
             wait_until_ready(port, child, timeout_s=START_S)
             yield Server(kind, child, port)
             child.check()
+
+    @contextmanager
+    def load_here(self) -> Iterator[None]:
+        """This process is the load: it stays on the load's core meanwhile."""
+        allowed = os.sched_getaffinity(0)
+        if self.load_core is not None:
+            os.sched_setaffinity(0, {self.load_core})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, allowed)
+
+    @contextmanager
+    def local_baseline(self) -> Iterator[None]:
+        """The baseline passes on what its own clients say, without Redis."""
+        self._baseline_channel = "-"
+        try:
+            yield
+        finally:
+            self._baseline_channel = CHANNEL
 
     def _settings(self, port: int) -> dict[str, str]:
         return {
@@ -142,6 +167,16 @@ class Stage:
         """How many connections to Redis hear the room."""
         ((_, count),) = self._redis.pubsub_numsub(CHANNEL)
         return int(count)
+
+    def calls(self) -> int:
+        """How many commands Redis was sent so far by nodes: scripts and subscriptions. What a script does inside it is
+        not counted."""
+        stats = self._redis.info("commandstats")
+        return sum(int(stats[f"cmdstat_{name}"]["calls"]) for name in NODE_COMMANDS if f"cmdstat_{name}" in stats)
+
+    def online(self) -> int:
+        """How many users Redis has online; beside them the hash holds its epoch and version."""
+        return max(0, int(self._redis.hlen(ONLINE)) - 2)
 
     def publisher(self, through: Through) -> Native:
         """A publisher that starts with offset 1 of the room's log, on the load core. ``append`` writes the log as a

@@ -6,7 +6,7 @@ Frames of a Roomcast node are whole; the mask of ours is zero, which RFC 6455 al
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 ABNORMAL = 1006
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -48,7 +48,12 @@ class WebSocket(asyncio.Protocol):
         if self.is_open:
             self._code = 1000
             self._write(0x88, (1000).to_bytes(2, "big"))
-        elif self._transport is not None:
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Gone without a word, as in a tunnel."""
+        if self._transport is not None:
             self._transport.abort()
 
     def _write(self, first: int, payload: bytes) -> None:
@@ -60,9 +65,8 @@ class WebSocket(asyncio.Protocol):
     # asyncio.Protocol.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data

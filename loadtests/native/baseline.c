@@ -2,30 +2,34 @@
  *
  * It hears the same Redis channel as a node and sends the same bytes: all messages of one read from Redis are framed
  * once and joined, and every member gets them in one send(). What a socket does not take is kept, without bound: this
- * program measures, it does not serve. Reads at most 128 KiB per turn from Redis, like a node. */
+ * program measures, it does not serve. Reads at most 128 KiB per turn from Redis, like a node.
+ *
+ * With --channel - there is no Redis: members join rooms of any name and what one says goes straight to the others and
+ * back, numbered, and acknowledged. That is what chat costs a server that keeps nothing. */
 #define _GNU_SOURCE
 #include <sys/epoll.h>
 
 #include "common.h"
 #include "redis.h"
+#include "rooms.h"
 #include "sha1.h"
 #include "websocket.h"
 
 #define REDIS_BYTES (128u << 10)
 #define CLIENT_BYTES (64u << 10)
-#define NOBODY UINT32_MAX
 
 struct client {
     int fd, upgraded;
-    uint32_t member; /* its place in members, or NOBODY */
+    struct membership *memberships;
+    uint32_t membership_count;
     struct buffer in, out;
     size_t out_sent;
 };
 
 static int poller;
-static const char *room;
-static struct client **members;
-static uint32_t member_count, member_capacity;
+static const char *room; /* the one whose messages come from Redis */
+static int local;        /* without Redis */
+static struct rooms rooms;
 static struct client listener, subscription; /* only their addresses matter: they mark events */
 
 static void watch(struct client *c, unsigned events, int operation)
@@ -36,11 +40,11 @@ static void watch(struct client *c, unsigned events, int operation)
 
 static void leave(struct client *c)
 {
-    if (c->member == NOBODY)
-        return;
-    members[c->member] = members[--member_count];
-    members[c->member]->member = c->member;
-    c->member = NOBODY;
+    for (uint32_t i = 0; i < c->membership_count; i++)
+        room_leave(c->memberships[i]);
+    free(c->memberships);
+    c->memberships = NULL;
+    c->membership_count = 0;
 }
 
 /* The client is freed by the turn that notices the closed socket, never inside the fan-out loop. */
@@ -115,23 +119,68 @@ static void upgrade(struct client *c, const char *head, size_t length)
     send_text(c, &out, &text);
 }
 
+/* What follows `field` in a request, up to the quotation mark. */
+static struct name json_string(const char *payload, size_t length, const char *field)
+{
+    const char *begin = memmem(payload, length, field, strlen(field)), *end;
+    if (!begin)
+        return (struct name){0};
+    begin += strlen(field);
+    end = memchr(begin, '"', length - (size_t)(begin - payload));
+    return end ? (struct name){begin, (size_t)(end - begin)} : (struct name){0};
+}
+
+static long long json_number(const char *payload, size_t length, const char *field)
+{
+    const char *begin = memmem(payload, length, field, strlen(field));
+    return begin ? strtoll(begin + strlen(field), NULL, 10) : 0;
+}
+
 static void join(struct client *c, const char *payload, size_t length)
 {
     static struct buffer out, text;
-    const char *id = memmem(payload, length, "\"id\":", 5);
-    if (c->member == NOBODY) {
-        if (member_count == member_capacity) {
-            member_capacity = member_capacity ? member_capacity * 2 : 1024;
-            members = must(realloc(members, member_capacity * sizeof *members));
-        }
-        c->member = member_count;
-        members[member_count++] = c;
+    struct room *joined = rooms_find(&rooms, json_string(payload, length, "\"room\":\""));
+    if (!joined) {
+        hang_up(c);
+        return;
+    }
+    if (!room_has(joined, c->memberships, c->membership_count)) {
+        c->memberships = must(realloc(c->memberships, (c->membership_count + 1) * sizeof *c->memberships));
+        c->memberships[c->membership_count++] = room_enter(joined, c);
     }
     out.length = text.length = 0;
     buffer_print(&text,
-                 "{\"op\":\"reply\",\"id\":%lld,\"ok\":true,\"room\":\"%s\",\"epoch\":\"baseline\",\"offset\":0,"
-                 "\"tag\":\"0\",\"recovered\":null,\"messages\":[]}",
-                 id ? strtoll(id + 5, NULL, 10) : 0, room);
+                 "{\"op\":\"reply\",\"id\":%lld,\"ok\":true,\"room\":\"%s\",\"epoch\":\"baseline\",\"offset\":%llu,"
+                 "\"tag\":\"%llu\",\"recovered\":null,\"messages\":[]}",
+                 json_number(payload, length, "\"id\":"), joined->name, (unsigned long long)joined->offset,
+                 (unsigned long long)joined->offset);
+    send_text(c, &out, &text);
+}
+
+/* Straight to everybody in the room, the speaker too, and then the acknowledgement: as a node orders them. */
+static void say(struct client *c, const char *payload, size_t length)
+{
+    static struct buffer out, text;
+    struct room *in = rooms_find(&rooms, json_string(payload, length, "\"room\":\""));
+    const char *data = memmem(payload, length, "\"data\":", 7);
+    if (!in || !data) {
+        hang_up(c);
+        return;
+    }
+    data += 7;
+    in->offset++;
+    out.length = text.length = 0;
+    buffer_print(&text, "{\"op\":\"broadcast\",\"type\":\"message\",\"room\":\"%s\",\"offset\":%llu,\"tag\":\"%016llu\",", in->name,
+                 (unsigned long long)in->offset, (unsigned long long)in->offset);
+    buffer_print(&text, "\"user_id\":\"user%d\",\"ts\":1732147200.123,\"data\":", c->fd);
+    buffer_append(&text, data, length - (size_t)(data - payload)); /* data is the last field of a request, } included */
+    frame_append(&out, OP_TEXT, text.data, text.length, 0);
+    for (uint32_t i = 0; i < in->count; i++)
+        send_out(in->members[i].client, out.data, out.length);
+    out.length = text.length = 0;
+    buffer_print(&text, "{\"op\":\"reply\",\"id\":%lld,\"ok\":true,\"room\":\"%s\",\"offset\":%llu,\"tag\":\"%016llu\"}",
+                 json_number(payload, length, "\"id\":"), in->name, (unsigned long long)in->offset,
+                 (unsigned long long)in->offset);
     send_text(c, &out, &text);
 }
 
@@ -142,6 +191,8 @@ static void on_frame(struct client *c, struct frame *frame)
     out.length = 0;
     if (frame->opcode == OP_TEXT && memmem(frame->payload, frame->length, "\"op\":\"join\"", 11)) {
         join(c, frame->payload, frame->length);
+    } else if (local && frame->opcode == OP_TEXT && memmem(frame->payload, frame->length, "\"op\":\"message\"", 14)) {
+        say(c, frame->payload, frame->length);
     } else if (frame->opcode == OP_PING || frame->opcode == OP_CLOSE) {
         frame_append(&out, frame->opcode == OP_PING ? OP_PONG : OP_CLOSE, frame->payload, frame->length, 0);
         send_out(c, out.data, out.length);
@@ -185,7 +236,6 @@ static void on_accept(void)
     while ((fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
         struct client *c = must(calloc(1, sizeof *c));
         c->fd = fd;
-        c->member = NOBODY;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         watch(c, EPOLLIN, EPOLL_CTL_ADD);
     }
@@ -227,9 +277,10 @@ static void on_subscription(void)
     }
     in.length -= used;
     memmove(in.data, in.data + used, in.length);
+    struct room *heard = rooms_find(&rooms, (struct name){room, strlen(room)});
     if (frames.length)
-        for (uint32_t i = 0; i < member_count; i++)
-            send_out(members[i], frames.data, frames.length);
+        for (uint32_t i = 0; i < heard->count; i++)
+            send_out(heard->members[i].client, frames.data, frames.length);
 }
 
 static void subscribe(unsigned port, const char *channel)
@@ -262,7 +313,9 @@ int main(int argc, char **argv)
     room = argument(argc, argv, "room");
     raise_file_limit();
     poller = epoll_create1(EPOLL_CLOEXEC);
-    subscribe(number_argument(argc, argv, "redis-port"), argument(argc, argv, "channel"));
+    local = !strcmp(argument(argc, argv, "channel"), "-");
+    if (!local)
+        subscribe(number_argument(argc, argv, "redis-port"), argument(argc, argv, "channel"));
     serve(number_argument(argc, argv, "port"));
     for (;;) {
         int count = epoll_wait(poller, events, 512, -1);

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -15,7 +16,7 @@ from websockets.sync.client import connect
 from broker.base import Entry
 from broker.envelope import decode
 from broker.redis.keys import Keys
-from loadtests.stage import CHANNEL, EPOCH, LOG, META, ROOM, Stage, Through
+from loadtests.stage import CHANNEL, EPOCH, LOG, META, ONLINE, ROOM, Stage, Through
 from server.payload import decode_message
 
 pytestmark = [pytest.mark.redis, pytest.mark.system, pytest.mark.timeout(60)]
@@ -102,6 +103,7 @@ def test_a_node_that_cannot_start_exits_2_with_its_own_words() -> None:
 def test_the_names_in_redis_are_the_brokers() -> None:
     keys = Keys()
     assert (CHANNEL, META, LOG) == (keys.channel(f"room:{ROOM}"), keys.meta(ROOM), keys.log(ROOM))
+    assert keys.presence(0, "all") == ONLINE
 
 
 @pytest.mark.parametrize("through", ["publish", "append"])
@@ -132,3 +134,40 @@ def test_published_entries_are_linked_like_those_of_a_log_and_framed_like_a_node
         tag = entry.tag
         head = f'{{"op":"broadcast","type":"message","room":"bench","offset":{offset},"tag":"{tag.decode()}",'
         assert text == head + tail.decode()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["chat", "--rooms", "4", "--rate", "100"], ["many-rooms", "--connections", "20", "--rate", "50"]],
+    ids=["chat", "many-rooms"],
+)
+def test_who_talks_is_heard_by_all_in_the_room_and_acknowledged(words: list[str], tmp_path: Path) -> None:
+    found = measured(*words, "--seconds", "1", "--samples", "1", folder=tmp_path)
+    for figures in found["medians"].values():
+        assert figures["delivered_share"] == 1
+        assert figures["lost"] == figures["duplicated"] == 0
+        assert figures["messages_per_s"] > 20
+    assert found["medians"]["node"]["redis_us_per_message"] > 0 == found["medians"]["baseline"]["redis_us_per_message"]
+
+
+def test_a_storm_brings_everybody_back_with_all_they_missed(tmp_path: Path) -> None:
+    found = measured("reconnect-storm", "--members", "150", "--missed", "7", folder=tmp_path)
+    node, baseline = found["samples"]
+    assert (node["failed"], node["lost"], node["resets"], node["duplicated"]) == (0, 0, 0, 0)
+    assert baseline["failed"] == 0
+
+
+def test_users_who_come_online_are_counted_in_redis(tmp_path: Path) -> None:
+    node, _ = measured("presence-storm", "--connections", "100", folder=tmp_path)["samples"]
+    assert (node["online"], node["lost"], node["closed"]) == (200, 0, 0)
+
+
+def measured(*words: str, folder: Path) -> dict[str, Any]:
+    """The report of a run against a real node."""
+    report = folder / "report.json"
+    command = [sys.executable, "-m", "loadtests", *words, "--json", str(report)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(report.read_text())
+    assert found["faults"] == []
+    return found
