@@ -185,6 +185,7 @@ function enter() {
   }
 
   rc.on('status', ({ status, code, reason }) => {
+    $('app').dataset.status = status;
     clearTimeout(bannerTimer);
     if (status === 'online') {
       if (!lost) banner('none');

@@ -77,9 +77,12 @@ for (const colorScheme of THEMES) {
     await stage.shot(who, `phone-who-${colorScheme}`);
     await audit(who, 'who are you?');
 
+    const dot = () => alice.locator('#people .face[data-here=yes]').first().evaluate((face) => getComputedStyle(face, '::after').backgroundColor);
+    const here = await dot();
     front.nodes = [];
     node.signal('SIGKILL');
     await banner(alice, 'Connection lost');
+    assert.notEqual(await dot(), here, 'who is here is not known any more');
     await say(alice, 'Written while nobody listens.');
     await stage.shot(alice, `desk-lost-${colorScheme}`);
     await audit(alice, 'connection lost');
