@@ -23,6 +23,7 @@ from server.workers import FIRST_WAIT_S, MAX_QUICK_ENDS, STEADY_S, Patience
 from server.workplace import VARIABLE, Place, shared_socket, take_place
 from tests.support.node import ROOT, NodeServer, lasting_port
 from tests.support.peer import Peer
+from tests.support.prometheus import Prometheus
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually, eventually_sync
 
@@ -139,6 +140,15 @@ async def test_a_worker_that_is_killed_comes_back_and_the_others_go_on(redis_ser
             assert "worker 0 ended with SIGKILL: it is started again in 0.1 s" in machine.log
             async with clients(machine, 30):
                 assert machine.connections(0) > 0
+
+
+@pytest.mark.system
+def test_the_shipped_prometheus_finds_every_worker(redis_server: RedisServer, prefix: str) -> None:
+    with Machine(redis_server, prefix) as machine:
+        targets = [f"127.0.0.1:{machine.metrics_port + number}" for number in range(WORKERS)]
+        with Prometheus(targets) as prometheus:
+            eventually_sync(lambda: prometheus.query('count(up{job="roomcast"} == 1)') == [WORKERS], 60)
+            assert prometheus.query('count(roomcast_broker_ready{job="roomcast"} == 1)') == [WORKERS]
 
 
 class Impatient(Machine):
