@@ -222,9 +222,9 @@ export class Machine {
     else if (op === 'broadcast') this.event(frame);
     else if (op === 'degraded') this.tell(op);
     else if (op === 'auth_expiring') this.effects.push(['token']);
-    else if (op === 'drain') {
-      this.retryAfter = Math.min(Math.max(+frame.retry_after_ms || 0, 0), MAX_RETRY_MS);
-      this.tell('draining');
+    else if (op === 'drain' || op === 'backoff') {
+      this.retryAfter = Math.min(Math.max(+frame.retry_after_ms || 0, 0), 2 * MAX_RETRY_MS);
+      if (op === 'drain') this.tell('draining');
     } else if (op === 'restored') {
       this.holdUntil = 0;
       for (const room of this.rooms.values()) room.at = Math.min(room.at, this.now + this.jitter(0));

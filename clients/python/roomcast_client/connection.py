@@ -47,8 +47,12 @@ class Connection:
         return strange
 
     def draining(self, frame: Frame) -> None:
-        self._retry_after_s = min(float(frame["retry_after_ms"]), 60_000) / 1000
-        self.tell(Draining(self._retry_after_s))
+        self.tell(Draining(self.back_off(frame)))
+
+    def back_off(self, frame: Frame) -> float:
+        """Come back so long (s) after the close that follows."""
+        self._retry_after_s = after_s = min(float(frame["retry_after_ms"]), 60_000) / 1000
+        return after_s
 
     def ended(self, now: float) -> None:
         """It is gone, or an attempt failed."""

@@ -192,6 +192,8 @@ class Machine:
                 self._rooms.welcomed(now)
         elif op == "drain":
             self._connection.draining(frame)
+        elif op == "backoff":
+            self._connection.back_off(frame)
         elif op == "auth_expiring":
             self._connection.do(NewToken())
         elif (event := parse_client_event(frame)) is not None:

@@ -246,6 +246,12 @@ test('a drain names its own delay, counted from the close', () => {
   assert.equal(emitted(bench.do('closed', 1012), 'status')[0].retry_in_ms, 1730);
 });
 
+test('who is told to back off comes back no sooner', () => {
+  const bench = Bench.online();
+  assert.deepEqual(emitted(bench.do('received', { op: 'backoff', retry_after_ms: 31000 }), 'status'), []);
+  assert.equal(emitted(bench.do('closed', 4010), 'status')[0].retry_in_ms, 31000);
+});
+
 test('an overloaded node is not asked again soon', () => {
   for (const code of [1013, 4009, 4010]) {
     const bench = Bench.online();

@@ -389,6 +389,12 @@ def test_a_drain_says_when_to_come_back() -> None:
     assert machine.closed(1006, "", NOW, 1.0)[-1] != Connect(1.73)
 
 
+def test_who_is_told_to_back_off_comes_back_no_sooner() -> None:
+    machine = in_room()
+    assert told(machine.received({"op": "backoff", "retry_after_ms": 31_000}, NOW, 0)) == []
+    assert machine.closed(4010, "", NOW, 0.0)[-1] == Connect(31.0)
+
+
 def test_failures_in_a_row_wait_longer_and_a_connection_that_held_ends_the_row() -> None:
     machine = in_room()
     limits = [machine.closed(1006, "", NOW, 1.0)[-1] for _ in range(4)]
