@@ -6,8 +6,10 @@ import json
 import re
 import resource
 import time
-from pathlib import Path
 from typing import Any
+
+import jwt
+from roomcast_client import Roomcast
 
 from tests.compose.engine import Engine, run
 from tests.compose.images import ROOT
@@ -16,9 +18,13 @@ from tests.support.node import lasting_port
 SECRET = "a secret for the compose test, of 32 bytes"
 API_KEY = "key-for-the-compose-test-0123456789"
 PROJECT = "roomcasttest"
-SERVICES = ("nginx", "node", "redis", "prometheus")
-"""All but Grafana, which Debian has not."""
+WITHOUT = "--scale=grafana=0"
+"""Debian has no Grafana."""
 POLL_S = 0.5  # each look is a process
+
+
+def token_of(user: str) -> str:
+    return jwt.encode({"user_id": user, "exp": time.time() + 900}, SECRET, "HS256")
 
 
 class Stack:
@@ -29,13 +35,16 @@ class Stack:
         self.engine = engine
         self.port, self.operators_port, self.tls_port = lasting_port(), lasting_port(), lasting_port()
         self.certificates = engine.directory / "certificates"
+        self.files: tuple[str, ...] = ("compose.yaml", "deploy/compose.operators.yaml")
         self._env_file = engine.directory / "env"
         self._env_file.write_text(
             _filled_in(
                 (ROOT / ".env.example").read_text(),
                 **images,
                 NODE_IMAGE="roomcast-test/node",
+                GRAFANA_IMAGE=images["NGINX_IMAGE"],  # is not started, but must be there
                 REDIS_PASSWORD="c0ffee",
+                REDIS_OPERATOR_PASSWORD="decaf",
                 GRAFANA_PASSWORD="unused",
                 ROOMCAST_SECRET=SECRET,
                 ROOMCAST_API_KEYS=f"test:publish+read+admin:{API_KEY}",
@@ -53,12 +62,11 @@ class Stack:
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}/ws"
 
-    def _command(self, *files: Path) -> list[str]:
-        chosen = (ROOT / "compose.yaml", ROOT / "deploy" / "compose.operators.yaml", *files)
-        named = [word for path in chosen for word in ("-f", str(path))]
+    def _command(self, *files: str) -> list[str]:
+        named = [word for path in (*self.files, *files) for word in ("-f", str(ROOT / path))]
         return ["docker-compose", *named, "-p", PROJECT, "--env-file", str(self._env_file)]
 
-    def compose(self, *arguments: str, files: tuple[Path, ...] = (), timeout_s: float = 120) -> str:
+    def compose(self, *arguments: str, files: tuple[str, ...] = (), timeout_s: float = 180) -> str:
         return run([*self._command(*files), *arguments], self.engine.environment, timeout_s=timeout_s)
 
     def upgrade(self) -> None:
@@ -68,18 +76,22 @@ class Stack:
 
     def build(self) -> None:
         """The node's image, by compose.yaml's own build section. The engine has the machine's network."""
-        self.compose("build", "node", files=(self._host_network,), timeout_s=600)
+        self.compose("build", "node", files=(str(self._host_network),), timeout_s=600)
 
     def scale(self, nodes: int) -> None:
         """``up`` with so many nodes. Returns when those too many have drained and are gone."""
-        self.compose("up", "-d", "--no-build", "--no-recreate", f"--scale=node={nodes}", *SERVICES)
+        self.compose("up", "-d", "--no-build", "--no-recreate", f"--scale=node={nodes}", WITHOUT)
 
     def serve_https(self) -> None:
         """nginx anew, with deploy/compose.tls.yaml too."""
-        self.compose("up", "-d", "--no-build", "--no-deps", "nginx", files=(ROOT / "deploy" / "compose.tls.yaml",))
+        self.compose("up", "-d", "--no-build", "--no-deps", "nginx", files=("deploy/compose.tls.yaml",))
 
     def down(self) -> None:
         self.compose("down", "-v", "-t", "40")
+
+    def client(self, user: str) -> Roomcast:
+        """Of this user, through nginx."""
+        return Roomcast(self.ws_url, token=token_of(user))
 
     def ids(self, service: str) -> list[str]:
         """Its containers, those that were stopped included."""

@@ -14,19 +14,15 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
-import jwt
 import pytest
 from roomcast_client import Ack, Roomcast
 from websockets.asyncio.client import connect
 from websockets.typing import Origin
 
-from tests.compose.engine import Engine, Store, skip_unless_possible
-from tests.compose.images import build_stand_ins
-from tests.compose.stack import API_KEY, POLL_S, SECRET, Stack
+from tests.compose.stack import API_KEY, POLL_S, Stack, token_of
 from tests.support.certificates import self_signed
 from tests.support.crowd import Crowd
 from tests.support.figures import note
-from tests.support.namespaces import private_network
 from tests.support.waiting import eventually, eventually_sync
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -40,30 +36,14 @@ SPREAD = 0.15
 
 
 @pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    """Two nodes and all around them, in a network of their own. The images are built outside of it, where packages can
-    be fetched."""
-    skip_unless_possible()
-    with Store() as store:
-        with Engine(store, bridged=False) as builder:
-            stack = Stack(builder, build_stand_ins(builder))
-            stack.build()
-        with private_network(), Engine(store, bridged=True) as engine:
-            stack.engine = engine
-            try:
-                stack.scale(2)
-                stack.wait_healthy("node", 2)
-                yield stack
-            finally:
-                stack.down()
-
-
-def token_of(user: str) -> str:
-    return jwt.encode({"user_id": user, "exp": time.time() + 900}, SECRET, "HS256")
-
-
-def client_of(stack: Stack, user: str) -> Roomcast:
-    return Roomcast(stack.ws_url, token=token_of(user))
+def stack(built: Stack) -> Iterator[Stack]:
+    """Two nodes and all around them."""
+    try:
+        built.scale(2)
+        built.wait_healthy("node", 2)
+        yield built
+    finally:
+        built.down()
 
 
 def test_every_container_runs_as_nobody_in_particular_and_cannot_write(stack: Stack) -> None:
@@ -181,7 +161,7 @@ async def metrics_of(stack: Stack, nodes: int) -> dict[str, float]:
 
 
 async def test_scaled_from_two_to_four_to_two_under_load_nothing_is_lost(stack: Stack) -> None:
-    crowd = Crowd(lambda user: client_of(stack, user), members=MEMBERS)
+    crowd = Crowd(stack.client, members=MEMBERS)
     async with Newcomers(stack).arriving() as newcomers, crowd.talking():
         await crowd.progress()
         assert len(set(crowd.nodes.values())) == 2
@@ -234,7 +214,7 @@ def show(stack: Stack, connections: dict[str, float]) -> None:
 
 
 async def test_new_nodes_take_the_place_of_old_ones_and_nobody_notices(stack: Stack) -> None:
-    crowd = Crowd(lambda user: client_of(stack, user), members=40)
+    crowd = Crowd(stack.client, members=40)
     async with Newcomers(stack).arriving() as newcomers, crowd.talking():
         await crowd.progress()
         old = await asyncio.to_thread(stack.ids, "node")
@@ -249,7 +229,7 @@ async def test_new_nodes_take_the_place_of_old_ones_and_nobody_notices(stack: St
 
 @pytest.mark.parametrize("service", ["redis", "nginx"])
 async def test_a_restart_of_what_all_need_loses_nothing(stack: Stack, service: str) -> None:
-    crowd = Crowd(lambda user: client_of(stack, user), members=40)
+    crowd = Crowd(stack.client, members=40)
     async with crowd.talking():
         await crowd.progress()
         start = time.monotonic()

@@ -29,7 +29,12 @@ def redis_of(services: dict[str, Any]) -> dict[str, Any]:
 def test_nodes_know_where_to_ask_and_every_server_is_hardened(tmp_path: Path, file: str) -> None:
     services = read(tmp_path, file, REDIS_OPERATOR_PASSWORD="ghi")["services"]
     target = parse_target(services["node"]["environment"]["ROOMCAST_BROKER"])
-    assert {seed.host for seed in target.seeds} <= services.keys() and len(target.seeds) == 3
+    addresses = {
+        service["networks"]["back"]["ipv4_address"]
+        for service in redis_of(services).values()
+        if service["networks"]["back"]
+    }
+    assert {seed.host for seed in target.seeds} <= services.keys() | addresses and len(target.seeds) == 3
     assert (target.server.username, target.server.password) == ("roomcast", "abc")
     members = [
         name for name, service in services.items() if "/etc/roomcast/start-member" in service.get("entrypoint", ())
