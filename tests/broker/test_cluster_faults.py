@@ -110,6 +110,32 @@ async def test_only_the_channels_of_the_slot_that_moved_are_doubted(masters: Red
         await eventually(lambda: owner.subscribers(names.channel(f"room:{ROOM}"), sharded=True) == 0)
 
 
+async def test_subscriptions_that_come_and_go_while_their_slot_moves_confuse_nobody(
+    masters: RedisCluster, prefix: str
+) -> None:
+    names = Names(prefix)
+    rooms = [room for room in (f"c{n}" for n in range(5000)) if names.shard(room) == names.shard(ROOM)][:40]
+    async with running(broker(masters.url, prefix)) as a:
+        over = asyncio.Event()
+
+        async def come_and_go(room: str) -> None:
+            while not over.is_set():
+                await a.broker.subscribe(f"room:{room}")
+                await a.broker.unsubscribe(f"room:{room}")
+
+        changing = [asyncio.ensure_future(come_and_go(room)) for room in rooms]
+        for _ in range(15):
+            await moved(masters, names.slot_of_room())
+            await asyncio.sleep(0.06)
+        over.set()
+        await asyncio.gather(*changing)
+        await a.broker.subscribe(f"room:{ROOM}")
+        await a.broker.append(ROOM, b"x", history=HISTORY)
+        await a.sink.wait_count(f"room:{ROOM}", 1)
+        stats = a.broker.stats
+        assert stats.reader_restarts == stats.task_restarts == stats.reconnects == 0
+
+
 async def test_a_slot_that_hangs_between_two_masters_is_down_for_itself_and_nothing_is_torn(
     masters: RedisCluster, prefix: str
 ) -> None:

@@ -69,7 +69,7 @@ def percentile(percent: int, traffics: Sequence[Traffic], since_s: float, until_
 
 
 def judge_others(row: str, others: Sequence[Traffic], quiet_s: float, fault_s: float) -> None:
-    """Rooms elsewhere are as quick as before. (A server that gets too little CPU can miss enough of the others to refuse
+    """Rooms elsewhere are as quick as before. (A server that gets too little CPU can miss enough others to refuse
     for a moment, and so a refusal here is a figure and no failure.)"""
     now_s = time.monotonic()
     for percent in (50, 99):
