@@ -61,7 +61,8 @@ async def talk(nodes: list[NodeServer], until: threading.Event) -> None:
             with contextlib.suppress(Exception):  # its node has left
                 await client.send(json.dumps({"op": "message", "room": "chat", "data": "hi"}))
         if SLOW not in nodes[0].get("/metrics")[1]:
-            await flooder.send(json.dumps({"op": "message", "room": "flood", "data": BIG}))
+            for _ in range(10):
+                await flooder.send(json.dumps({"op": "message", "room": "flood", "data": BIG}))
         async with await connect(f"{nodes[0].ws_url}?user=guest"):
             await asyncio.sleep(0.1)
     slow.transport.abort()
