@@ -34,6 +34,8 @@ class Crowd:
         for member in self.members:
             member.acked = self._acked
         self.published = 0
+        self.stalled_s = 0.0
+        """By how much this process itself was late, at the worst, while it talked: what it sees is no more exact."""
         self._agreed: dict[tuple[str, int], Seen] = {}
         self._tops: Counter[str] = Counter()
         self._disagreements = 0
@@ -91,7 +93,9 @@ class Crowd:
         loop = asyncio.get_running_loop()
         start_s, sent = loop.time(), 0
         while True:
+            due_s = loop.time() + LOOK_S
             await asyncio.sleep(LOOK_S)
+            self.stalled_s = max(self.stalled_s, loop.time() - due_s)
             while sent < (loop.time() - start_s) * rate:
                 sent += 1
                 self.say(random.choice(self.members))

@@ -8,10 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from loadtests.crowd import Crowd
+from loadtests.crowd import Crowd, peak_to_mean
 from tests.support.cluster import SCALED, UNLIMITED, cluster
+from tests.support.figures import note
 from tests.support.nginx import NginxServer, static_upstream
 from tests.support.node import NodeServer
+
+PATIENT: dict[str, Any] = {"presence_broadcast": "rooms", "lease_s": 8, "grace_s": 8}
+"""Who is away for a second, on a machine where others compute, is not away."""
 
 
 class Swarm:
@@ -26,6 +30,16 @@ class Swarm:
             node.launch()
         await asyncio.gather(*(node.wait_ready() for node in self.later))
         self.nodes += self.later
+
+    def judge_peak(self, row: str, since_s: float, window_s: float) -> None:
+        """AssertionError if more clients came back within ``window_s`` than 1.5 times the mean; what a stall of this
+        process brings together is allowed for."""
+        tries_s = self.crowd.tries_s(since_s)
+        peak = peak_to_mean(tries_s, window_s)
+        note(f"{row}: reconnects", len(tries_s), "")
+        note(f"{row}: their peak over {window_s:g} s, to their mean", peak, "")
+        stalled_s = self.crowd.stalled_s
+        assert peak <= 1.5 * (1 + 2 * stalled_s / window_s), (peak, stalled_s)
 
     async def judge(self, timeout_s: float = 15.0) -> None:
         """AssertionError unless everybody has seen every message once, and the observers nobody come or go."""
@@ -46,7 +60,7 @@ async def swarm(
     settings: dict[str, Any] | None = None,
 ) -> AsyncIterator[Swarm]:
     """Everybody is here, and ``rate`` messages a second are said, until the block ends; then all is judged."""
-    chosen = {"presence_broadcast": "rooms"} | (settings or {})
+    chosen = PATIENT | (settings or {})
     async with cluster(nodes, settings=chosen) as world, contextlib.AsyncExitStack() as stack:
         more = [NodeServer(broker=world.redis.url, **SCALED | UNLIMITED | chosen) for _ in range(later)]
         for node in more:
