@@ -11,13 +11,13 @@ from starlette.applications import Starlette
 from server.app import Node
 from server.endpoints import operators_routes
 from server.serve import Server, operators_config, uvicorn_config
-from server.workplace import Place, shared_socket
+from server.workplace import Place, shared_sockets
 
 
 def run(node: Node, place: Place | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. ``place``: with others on one port."""
     server = _Server(node, place)
-    server.run([shared_socket(node.settings.host, place.port)] if place is not None else None)
+    server.run(shared_sockets(node.settings.host, place.port) if place is not None else None)
 
 
 class _Server(Server):

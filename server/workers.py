@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from server.preflight import check_broker_login, check_ports
 from server.reload import end_with_parent
 from server.settings import Settings, SettingsError
-from server.workplace import VARIABLE, Place, metrics_port, shared_socket
+from server.workplace import VARIABLE, Place, metrics_port, shared_sockets
 
 logger = logging.getLogger("server.workers")
 
@@ -75,9 +76,10 @@ def supervise(settings: Settings, greet: Greet) -> int:
     metrics_ports = [metrics_port(settings, number) for number in range(count)]
     check_ports(settings.host, settings.port, metrics_ports)
     check_broker_login(settings.broker, settings.broker_password_file)
-    # Bound for as long as this process lives: the port stays ours, also while no worker listens.
-    with shared_socket(settings.host, settings.port) as reserved:
-        port: int = reserved.getsockname()[1]
+    with ExitStack() as stack:
+        # Bound for as long as this process lives: the port stays ours, also while no worker listens.
+        reserved = [stack.enter_context(each) for each in shared_sockets(settings.host, settings.port)]
+        port: int = reserved[0].getsockname()[1]
         greet(settings, port, metrics_ports)
         span = f"{metrics_ports[0]} to {metrics_ports[-1]}"
         logger.info("%d workers on %s port %d, their metrics on the ports %s", count, settings.host, port, span)

@@ -71,15 +71,21 @@ def metrics_port(settings: Settings, number: int) -> int:
     return (settings.metrics_port or METRICS_PORT) + number
 
 
-def shared_socket(host: str, port: int) -> socket.socket:
-    """Bound, as others of the same user may be; not listening yet. Raises OSError."""
-    family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    bound = socket.socket(family, kind, proto)
+def shared_sockets(host: str, port: int) -> list[socket.socket]:
+    """One for each address of the host, bound as others of the same user may be, not listening yet. Raises OSError."""
+    found = dict.fromkeys(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    bound: list[socket.socket] = []
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        bound.bind(address)
+        for family, kind, proto, _, address in found:
+            each = socket.socket(family, kind, proto)
+            bound.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6 and len(found) > 1:
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            each.bind((address[0], bound[0].getsockname()[1] if port == 0 else port, *address[2:]))
     except BaseException:
-        bound.close()
+        for each in bound:
+            each.close()
         raise
     return bound

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.workers import FIRST_WAIT_S, MAX_QUICK_ENDS, STEADY_S, Patience
-from server.workplace import VARIABLE, Place, shared_socket, take_place
+from server.workplace import VARIABLE, Place, shared_sockets, take_place
 from tests.support.node import ROOT, NodeServer, lasting_port
 from tests.support.peer import Peer
 from tests.support.prometheus import Prometheus
@@ -300,13 +300,22 @@ def test_a_place_survives_the_environment_and_is_taken_once() -> None:
     assert take_place(environ) is None
 
 
-def test_two_sockets_share_a_port_and_a_third_without_asking_does_not() -> None:
-    with shared_socket("127.0.0.1", 0) as first:
+def test_two_share_a_port_and_a_third_without_asking_does_not() -> None:
+    with ExitStack() as stack:
+        (first,) = map(stack.enter_context, shared_sockets("127.0.0.1", 0))
         port = first.getsockname()[1]
-        with shared_socket("127.0.0.1", port) as second:
-            second.listen()
-            with pytest.raises(OSError), socket.create_server(("127.0.0.1", port)):
-                pass
+        (second,) = map(stack.enter_context, shared_sockets("127.0.0.1", port))
+        second.listen()
+        with pytest.raises(OSError), socket.create_server(("127.0.0.1", port)):
+            pass
+
+
+def test_every_address_of_a_host_gets_the_same_port() -> None:
+    with ExitStack() as stack:
+        found = [stack.enter_context(each) for each in shared_sockets("localhost", 0)]
+        families = {family for family, *_ in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+        assert {each.family for each in found} == families
+        assert len({each.getsockname()[1] for each in found}) == 1
 
 
 @given(st.lists(st.floats(0, 2 * STEADY_S), max_size=30))
