@@ -21,6 +21,8 @@ from server.uvicorn_http import FastLane
 
 logger = logging.getLogger("server.serve")
 
+STDERR = 2
+"""The descriptor: a signal handler must not fail because ``sys.stderr`` is something else."""
 LAST_WORDS_S = 2.0
 """How long the last clients to be told may take to answer the close. Then they are cut off."""
 LOOK_S = 0.05
@@ -59,10 +61,10 @@ class Server(uvicorn.Server):
         # Not handed to uvicorn, which would raise the signal once more at the end: a drained node exits with 0.
         if self._loop is None or self._node.hub.draining:
             self.should_exit = self.force_exit = True
-            faulthandler.dump_traceback_later(AT_ONCE_S, exit=True)
+            faulthandler.dump_traceback_later(AT_ONCE_S, exit=True, file=STDERR)
         else:
             self._node.hub.draining = True
-            faulthandler.dump_traceback_later(self.leaves_within_s, exit=True)
+            faulthandler.dump_traceback_later(self.leaves_within_s, exit=True, file=STDERR)
             self._loop.call_soon_threadsafe(self._begin_drain)
 
     @property
