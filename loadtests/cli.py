@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from loadtests import bench as bench_of_all
 from loadtests import fanout as fanout_scenario
 from loadtests import handshake as handshake_scenario
 from loadtests import idle as idle_scenario
@@ -16,6 +18,7 @@ from loadtests import masters as masters_scenario
 from loadtests import presence_storm as presence_storm_scenario
 from loadtests import rolling as rolling_scenario
 from loadtests import slow as slow_scenario
+from loadtests import soak as soak_scenario
 from loadtests import storm as storm_scenario
 from loadtests import talk as talk_scenario
 from loadtests.errors import SetupError
@@ -24,10 +27,11 @@ from loadtests.handshake import Handshake
 from loadtests.idle import Idle
 from loadtests.masters import Masters
 from loadtests.presence_storm import PresenceStorm
-from loadtests.report import print_result, write_json
+from loadtests.report import print_result, report_of, write_json
 from loadtests.result import Result
 from loadtests.rolling import Rolling
 from loadtests.slow import Slow
+from loadtests.soak import Soak
 from loadtests.stage import NODE_COMMAND, Presence, Stage, Through
 from loadtests.storm import Storm
 from loadtests.talk import Talk
@@ -235,6 +239,27 @@ def slow(
 
 
 @app.command()
+def soak(
+    hours: Annotated[float, typer.Option(min=0.001, help="How long.")] = 1,
+    connections: Annotated[int, typer.Option(min=1, help="Members of the room that stay.")] = 1000,
+    rate: Annotated[int, typer.Option(min=1, help="Messages per second, into the log of the room.")] = 50,
+    report: Annotated[Path, typer.Option(metavar="PATH", help="The page with the plots, written as it goes.")] = Path(
+        "soak.html"
+    ),
+    presence: PresenceMode = "rooms",
+    node: Node = NODE_COMMAND,
+    json: Json = None,
+) -> None:
+    """Hours of the same load while others come, join and go, and Redis cuts the node's subscriber now and then.
+
+    Checks that every member saw every message once and in order, and that memory of the node and of Redis, descriptors,
+    tasks and connections do not grow. Plots them with rates and latencies.
+    """
+    scenario = Soak(hours, connections, rate)
+    _run(lambda stage, console: soak_scenario.run(scenario, stage, console, report), node, presence, json)
+
+
+@app.command()
 def rolling(
     connections: Annotated[int, typer.Option(min=10, help="Clients in rooms of twenty, through nginx.")] = 1500,
     nodes: Annotated[int, typer.Option(min=2, help="Restarted one after the other.")] = 3,
@@ -271,3 +296,28 @@ def masters(
     """
     scenario = Masters(tuple(int(count) for count in counts.split(",")), rooms, rate, seconds)
     _tell(lambda console: masters_scenario.run(scenario, console), json)
+
+
+@app.command()
+def bench(
+    json: Annotated[Path | None, typer.Option(metavar="PATH", help="Write all reports there; -: to stdout.")] = None,
+    scale: Annotated[float, typer.Option(hidden=True, min=0.01)] = 1.0,
+    node: Node = NODE_COMMAND,
+) -> None:
+    """All scenarios small, one after the other: a first idea of a machine in about two minutes."""
+    plain = json is not None and str(json) == "-"
+    console = Console(stderr=plain)
+    try:
+        results = bench_of_all.run(console, node=node, scale=scale)
+    except SetupError as error:
+        Console(stderr=True).print(f"not measured: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    console.print(bench_of_all.table_of(results, scale))
+    for remark in bench_of_all.remarks_of(results):
+        console.print(f"[yellow]note:[/] {remark}")
+    if plain:
+        print(dumps([report_of(result) for result in results], ensure_ascii=False))
+    elif json is not None:
+        json.write_text(dumps([report_of(result) for result in results], indent=2, ensure_ascii=False) + "\n")
+    if any(result.faults() for result in results):
+        raise typer.Exit(1)

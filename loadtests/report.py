@@ -28,9 +28,13 @@ def machine() -> dict[str, object]:
     }
 
 
+def report_of(result: Result) -> dict[str, object]:
+    """For programs: all samples, medians and ratios, when and on what machine."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **result.as_json()}
+
+
 def write_json(result: Result, path: Path) -> None:
-    report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **result.as_json()}
-    path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(report_of(result), indent=2, ensure_ascii=False) + "\n")
 
 
 def _cell(value: float | None, column: Column) -> str:

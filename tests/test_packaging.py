@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("broker", "server")
+PACKAGES = ("broker", "loadtests", "server")
 
 pytestmark = pytest.mark.timeout(120)
 

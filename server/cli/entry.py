@@ -8,7 +8,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from broker.base import BrokerError
-from server.cli import acting, checking, looking, serving
+from server.cli import acting, benching, checking, looking, serving
 from server.cli.common import MISTAKE
 from server.redact import redact
 from server.settings import SettingsError
@@ -37,7 +37,8 @@ for command in (looking.tail, looking.history, looking.presence, looking.rooms, 
     app.command(rich_help_panel="Look")(command)
 for command in (acting.publish, acting.disconnect, acting.token):
     app.command(rich_help_panel="Act")(command)
-app.command(rich_help_panel="Try")(checking.check)
+for command in (checking.check, benching.bench):
+    app.command(rich_help_panel="Try")(command)
 
 
 def _tell_version(wanted: bool) -> None:
