@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from server.accepting import RESERVED_FILES
 from server.redact import redact
 from server.settings import SettingsError
 
 LOGIN_TIMEOUT_S = 2.0
+
+
+def take_files(max_connections: int) -> None:
+    """Raise the limit of open files as far as this process may: many systems begin with 1,024 and allow much more.
+    Raises SettingsError if ``max_connections`` (0: whatever there is room for) would not fit even so."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # a sandbox may forbid it: then it is what it is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and max_connections + RESERVED_FILES > soft:
+        raise SettingsError(
+            f"max_connections={max_connections} needs {max_connections + RESERVED_FILES} open files and {soft} are "
+            "allowed: raise LimitNOFILE (systemd) or ulimits (containers), or set it lower; 0 takes what there is"
+        )
 
 
 def check_ports(host: str, port: int, metrics_ports: Sequence[int]) -> None:

@@ -30,7 +30,7 @@ def serve(config: Config = None, **options: str | bool | None) -> None:
     if place is not None:
         settings = place.settings(settings)
     # After the settings: a mistake in them is told without loading the rest.
-    from server.preflight import check_broker_login, check_ports
+    from server.preflight import check_broker_login, check_ports, take_files
     from server.reload import is_child, keep_fresh
     from server.workers import count_of, supervise
 
@@ -39,6 +39,7 @@ def serve(config: Config = None, **options: str | bool | None) -> None:
     logs.configure(settings.log_format, settings.log_level)
     if place is None and count_of(settings) > 1:
         sys.exit(supervise(settings, _greet))
+    take_files(settings.max_connections)
     node = _node(settings)
     if place is not None:
         place.mark_logs()
