@@ -4,96 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.workers import FIRST_WAIT_S, MAX_QUICK_ENDS, STEADY_S, Patience
-from server.workplace import VARIABLE, Place, shared_sockets, take_place
+from tests.support.machine import WORKERS, Machine, ports_in_a_row
 from tests.support.node import ROOT, NodeServer, lasting_port
 from tests.support.peer import Peer
 from tests.support.prometheus import Prometheus
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually, eventually_sync
 
-WORKERS = 2
 pytestmark = pytest.mark.timeout(90)
 """Many processes start here one after the other, on a machine that may have much else to do."""
-
-
-def ports_in_a_row(count: int) -> int:
-    """The first of so many free ones."""
-    while True:
-        first = lasting_port()
-        probes = [socket.socket() for _ in range(count)]
-        try:
-            for number, probe in enumerate(probes):
-                probe.bind(("127.0.0.1", first + number))
-        except OSError:
-            continue
-        finally:
-            for probe in probes:
-                probe.close()
-        return first
-
-
-class Machine(NodeServer):
-    """One supervisor and its workers."""
-
-    def __init__(self, server: RedisServer, prefix: str, **settings: Any) -> None:
-        self.metrics_port = ports_in_a_row(WORKERS)
-        given: dict[str, Any] = {
-            "workers": WORKERS,
-            "metrics_port": self.metrics_port,
-            "drain_s": 1,
-            "node": "big",
-            **settings,
-        }
-        super().__init__(broker=server.url, prefix=prefix, **(given | settings))
-
-    def start(self) -> None:
-        """Three processes one after the other."""
-        self.launch()
-        eventually_sync(self.ready, 60)
-
-    def ready(self) -> bool:
-        """All workers are."""
-        return super().ready() and all(self.of_worker(number, "/readyz")[0] == 200 for number in range(WORKERS))
-
-    def of_worker(self, number: int, path: str) -> tuple[int, str]:
-        other = NodeServer(port=self.metrics_port + number)
-        try:
-            status, body = other.get(path)
-        except OSError:
-            return 0, ""
-        finally:
-            other.__exit__()
-        return status, body.decode()
-
-    def connections(self, number: int) -> int:
-        found = re.findall(r"^roomcast_connections{.*} (\d+)", self.of_worker(number, "/metrics")[1], re.MULTILINE)
-        return sum(map(int, found))
-
-    def __enter__(self) -> Machine:
-        super().__enter__()
-        return self
-
-    @property
-    def worker_pids(self) -> list[int]:
-        """By when they were started."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sorted(map(int, children))
 
 
 @asynccontextmanager
@@ -292,30 +225,6 @@ def test_a_mistake_is_told_before_anything_starts(arguments: tuple[str, ...], sa
         result = serve(*(each.format(taken=taken, free=free) for each in arguments))
         assert (result.returncode, result.stdout) == (2, "")
         assert said.format(taken=taken) in result.stderr and len(result.stderr.splitlines()) == 1
-
-
-def test_a_place_survives_the_environment_and_is_taken_once() -> None:
-    environ = {VARIABLE: Place(3, 8000, 7).variable}
-    assert take_place(environ) == Place(3, 8000, 7)
-    assert take_place(environ) is None
-
-
-def test_two_share_a_port_and_a_third_without_asking_does_not() -> None:
-    with ExitStack() as stack:
-        (first,) = map(stack.enter_context, shared_sockets("127.0.0.1", 0))
-        port = first.getsockname()[1]
-        (second,) = map(stack.enter_context, shared_sockets("127.0.0.1", port))
-        second.listen()
-        with pytest.raises(OSError), socket.create_server(("127.0.0.1", port)):
-            pass
-
-
-def test_every_address_of_a_host_gets_the_same_port() -> None:
-    with ExitStack() as stack:
-        found = [stack.enter_context(each) for each in shared_sockets("localhost", 0)]
-        families = {family for family, *_ in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
-        assert {each.family for each in found} == families
-        assert len({each.getsockname()[1] for each in found}) == 1
 
 
 @given(st.lists(st.floats(0, 2 * STEADY_S), max_size=30))
