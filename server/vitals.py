@@ -27,6 +27,14 @@ def presence_lag_s(hub: LocalHub) -> float:
     return max(hub.presence.behind_s(), *(waits() for waits in hub.broker.stats.presence_waits))
 
 
+def subscriber_lag_s(hub: LocalHub) -> float:
+    """The way through the broker and back; while nothing comes back, for how long nothing has. 0 before the first."""
+    stats = hub.broker.stats
+    if hub.broker.ready or not stats.probe_confirmed_at_s:
+        return stats.probe_rtt_s
+    return time.monotonic() - stats.probe_confirmed_at_s
+
+
 def congested(hub: LocalHub) -> list[Connection]:
     """Connections that read so slowly that nothing further is read from them."""
     return [connection for connection in hub.everyone() if connection.held & CONGESTED]
@@ -88,7 +96,7 @@ class Sampler:
             "publishes": stats.publishes,
             "publishes_failed": stats.unavailable + stats.outcomes_unknown,
             "reconnects": stats.reconnects,
-            "subscriber_lag_s": stats.probe_rtt_s,
+            "subscriber_lag_s": subscriber_lag_s(hub),
             "presence_lag_s": presence_lag_s(hub),
             "loop_lag_sum_s": loop_lag.total_s,
             "loop_lag_count": loop_lag.count,

@@ -154,7 +154,7 @@ class Watching:
                 "at": time.time(),
                 "here": hub.broker.node_id,
                 "broker": hub.broker.reason if not hub.broker.ready else "",
-                "online": self._online,
+                "online": self._online if hub.broker.ready else None,
                 "announced": None if self._announced is None else [_brief(node) for node in self._announced],
                 "nodes": [orjson.Fragment(sample) for sample, _ in self._samples.values()],
             }

@@ -98,7 +98,7 @@ export class Cluster {
       slow: sum(({ sample }) => sample.slow),
       slow_closed: sum(({ rates }) => rates?.slow_closed),
       memory,
-      used: [...this.servers.values()].reduce((total, { used_memory_bytes: used }) => total + used, 0),
+      used: [...this.servers.values()].reduce((total, { used_memory_bytes: used }) => (total ?? 0) + used, null),
       subscriber_lag_s: most(({ sample }) => sample.subscriber_lag_s),
       presence_lag_s: most(({ sample }) => sample.presence_lag_s),
     };

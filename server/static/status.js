@@ -191,6 +191,8 @@ function show(cluster) {
   showTiles(cluster);
   showNodes(cluster);
   showSlow(cluster);
+  $('redis').hidden = cluster.servers.size === 0;
+  $('redis-none').hidden = cluster.servers.size > 0;
   showRows($('redis'), REDIS, [...cluster.servers].map(([server, health]) => ({ ...health, server, key: server })));
   showLog(cluster);
 }

@@ -82,6 +82,8 @@ test('the fullest Redis with a limit is the one that is shown, and curves have a
   assert.equal(cluster.curves.memory.length, 120);
   cluster.take(view(200, [sample('a', 200, { servers: { free: server(999, 0) } })]));
   assert.deepEqual([cluster.totals.memory, cluster.totals.used], [null, 999]);
+  cluster.take(view(201, [sample('a', 201)]));
+  assert.deepEqual([cluster.totals.memory, cluster.totals.used], [null, null]);
 });
 
 test('events are kept to fifty, and every state has a word', () => {

@@ -77,6 +77,8 @@ test('numbers follow the clients, and nodes that are killed or drained are told 
   stage.redis.signal('SIGSTOP');
   await page.locator('#trouble:not([hidden])', { hasText: 'cannot use Redis' }).waitFor();
   await pill(page, 'one', 'not ready');
+  await page.locator('#redis-none').waitFor();
+  assert.equal(await tile(page, 'memory').innerText(), '–');
   await stage.shot(page, 'status-no-redis');
   stage.redis.signal('SIGCONT');
   await pill(page, 'one', 'live');

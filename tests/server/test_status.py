@@ -95,3 +95,11 @@ async def test_a_foreign_page_may_not_open_the_feed() -> None:
             async with feed(node.served.port, issued, origin="http://evil.example"):
                 pass
         assert refused.value.response.status_code == 403
+
+
+async def test_a_ticket_of_one_node_opens_the_feed_of_another() -> None:
+    """Behind a proxy the page's request and its handshake may reach different nodes."""
+    async with node_here("fast", api_keys=KEYS) as one, node_here("fast", api_keys=KEYS) as other:
+        issued = (await Caller(one.served.port, SECRETS["viewer"]).post("/status/ticket")).ok["ticket"]
+        async with feed(other.served.port, issued) as websocket:
+            assert (await view_of(websocket))["nodes"]

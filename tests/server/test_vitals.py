@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from server import vitals
 from server.hub import LocalHub
 from tests.server.test_metrics import samples
@@ -46,3 +48,12 @@ async def test_presence_that_cannot_be_told_or_read_lags() -> None:
         await eventually(lambda: hub.presence.behind_s() > 0.05)
         hub.broker.bus.restore(hub.broker)  # type: ignore[attr-defined]
         await eventually(lambda: gauges(hub)["presence_lag_seconds"] == 0)
+
+
+async def test_while_nothing_comes_back_the_lag_is_how_long_nothing_has() -> None:
+    async with hubs(1) as (hub,):
+        stats = hub.broker.stats
+        stats.probe_rtt_s, stats.probe_confirmed_at_s = 0.25, time.monotonic() - 60
+        assert vitals.subscriber_lag_s(hub) == 0.25
+        hub.broker.bus.interrupt(hub.broker, "the plug was pulled")  # type: ignore[attr-defined]
+        assert 60 <= vitals.subscriber_lag_s(hub) < 90
