@@ -16,7 +16,7 @@ from server import closing, events
 from server.connection import Connection
 
 NOTICE_S: Final = 30.0
-"""``auth_expiring`` is sent this long before a token expires."""
+"""``auth_expiring`` is sent this long before a token expires, or after half of what is left of its life."""
 LOOK_S: Final = 1.0
 """How late a connection is closed at most."""
 
@@ -34,11 +34,16 @@ class Expiry:
 
     def watch(self, connection: Connection, expires_at: float | None) -> None:
         """From now on this moment counts for the connection, and no earlier one; None: it never expires."""
-        self._due.pop(connection, None)
+        known = self._due.pop(connection, None)
         if expires_at is None:
             return
+        if known is not None and known[0] == expires_at:  # the same token again: what was told is not told again
+            self._due[connection] = known
+            return
         self._due[connection] = (expires_at, False)
-        self._plan(expires_at - self._notice_s, connection, expires_at)
+        # Not at once where little is left: a client that renews at every notice would do nothing else.
+        notice_s = min(self._notice_s, max(0.0, expires_at - time.time()) / 2)
+        self._plan(expires_at - notice_s, connection, expires_at)
 
     def forget(self, connection: Connection) -> None:
         self._due.pop(connection, None)

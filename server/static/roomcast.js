@@ -221,7 +221,7 @@ export class Machine {
     else if (op === 'reply') this.reply(frame);
     else if (op === 'broadcast') this.event(frame);
     else if (op === 'degraded') this.tell(op);
-    else if (op === 'auth_expiring') this.effects.push(['token']);
+    else if (op === 'auth_expiring') this.renewable && this.effects.push(['token']);
     else if (op === 'drain' || op === 'backoff') {
       this.retryAfter = Math.min(Math.max(+frame.retry_after_ms || 0, 0), 2 * MAX_RETRY_MS);
       if (op === 'drain') this.tell('draining');

@@ -255,6 +255,22 @@ async def test_a_fresh_token_on_the_open_connection(lane: str) -> None:
             assert (await ann.ask("leave", room="a"))["ok"]
 
 
+@lanes
+async def test_the_end_of_a_token_is_told_once_and_of_a_short_one_at_half_its_life(lane: str) -> None:
+    async with running(Hub(), lane=lane, secret=SECRET, leeway_s=0) as node:
+        expires = time.time() + 2
+        short = token(exp=expires)
+        async with node.client("/ws", token=short) as ann:
+            assert [(await ann.frame())["op"] for _ in range(2)] == ["welcome", "auth_expiring"]
+            assert 0.5 < expires - time.time() < 1.1
+            for id in range(3):
+                await ann.say({"op": "auth", "token": short, "id": id})
+            assert [(await ann.frame()).get("id") for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(ConnectionClosedError) as caught:  # and nothing more is told
+                await ann.frame()
+            assert caught.value.rcvd is not None and caught.value.rcvd.code == 4003
+
+
 async def test_expiry_keeps_nothing_of_connections_that_are_gone() -> None:
     class Gone:
         raw = False

@@ -228,7 +228,7 @@ class Engine:
                 if self._link is not None:
                     self._link.abort()
             case NewToken():
-                if self._refresher is None or self._refresher.done():
+                if self._dialer.renewable and (self._refresher is None or self._refresher.done()):
                     self._refresher = asyncio.create_task(self._refresh(), name="roomcast token")
             case Entered(name, position):
                 self.rooms.open(name, position, claimed=False)

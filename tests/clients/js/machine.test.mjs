@@ -296,6 +296,10 @@ test('a token that ends is renewed on the open connection', () => {
   const bench = Bench.online();
   assert.deepEqual(bench.do('received', { op: 'auth_expiring', in_s: 30 }), [['token']]);
   assert.deepEqual(sent(bench.do('renew', 'abc')), [{ op: 'auth', token: 'abc' }]);
+  const fixed = new Bench({ renewable: false });
+  fixed.do('tick');
+  fixed.do('received', welcome);
+  assert.deepEqual(fixed.do('received', { op: 'auth_expiring', in_s: 30 }), [], 'the same one again would change nothing');
 });
 
 test('a silent link is asked after the ping interval and given up 5 s later', () => {
