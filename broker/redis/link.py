@@ -249,11 +249,11 @@ class Link:
         is no reason to connect again: the message still comes back."""
         nonce = secrets.token_hex(8).encode()
         sent_s = time.monotonic()
-        self._subscriber.expect_probe(nonce)
+        probe = self._subscriber.expect_probe(nonce)
         self._unfit = ""
         try:
             async with asyncio.timeout(self._options.heartbeat_s / 2):
-                await self._subscriber.probe_returned(await self._users.heartbeat(nonce))
+                await probe.wait(await self._users.heartbeat(nonce))
         except Unavailable as error:
             self._unfit = f"Redis at {self.address} should not be the master: {error}"
             self._stats.probes_missed += 1

@@ -17,6 +17,7 @@ from typing import Any
 from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, Status, Unavailable
 from broker.envelope import encode_signal
 from broker.options import BrokerOptions
+from broker.redis.backlog import Backlog, Message
 from broker.redis.connection import Argument, Connection, Reply
 from broker.redis.errors import DEMOTED, MOVED, ConnectionLost, broker_error, first_word
 from broker.redis.keys import Keys
@@ -30,36 +31,6 @@ MAX_NAMES = 10_000
 """Rooms whose key names are remembered."""
 AGAIN_S = 0.02
 """Between two tries while the keys are on their way to another master."""
-
-
-class _Message:
-    """One append or publish on its way. ``given_s``: when it was called (monotonic; uvloop's own clock ticks in ms)."""
-
-    __slots__ = ("arguments", "future", "given_s", "keys", "size")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any],
-        keys: tuple[Argument, ...],
-        arguments: tuple[Argument, ...],
-        size: int,
-        given_s: float,
-    ) -> None:
-        self.future = future
-        self.keys = keys
-        self.arguments = arguments
-        self.size = size
-        self.given_s = given_s
-
-
-class Backlog:
-    """What waits in all lines of a node together."""
-
-    __slots__ = ("messages", "size")
-
-    def __init__(self) -> None:
-        self.messages = 0
-        self.size = 0
 
 
 class Publisher:
@@ -89,8 +60,8 @@ class Publisher:
         self._connection: Connection | None = None
         self._reason = "not started"
         self._closed = False
-        self._line: deque[_Message] = deque()
-        self._in_flight: list[_Message] = []
+        self._line: deque[Message] = deque()
+        self._in_flight: list[Message] = []
         self._flush_scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -149,7 +120,7 @@ class Publisher:
             self._refuse(future, f"{backlog.messages} publishes wait for Redis already: slow down, retry later")
             return future
         self._stats.publishes += 1
-        self._line.append(_Message(future, keys, arguments, size, time.monotonic()))
+        self._line.append(Message(future, keys, arguments, size, time.monotonic()))
         backlog.messages += 1
         backlog.size += size
         if not self._flush_scheduled and not self._in_flight:
@@ -191,7 +162,7 @@ class Publisher:
         connection = self._connection
         if self._in_flight or connection is None or connection.closed or not self._line:
             return
-        batch: list[_Message] = []
+        batch: list[Message] = []
         taken = size = 0
         line = self._line
         while line and len(batch) < MAX_BATCH and (not batch or size + line[0].size <= MAX_BATCH_BYTES):
@@ -262,13 +233,13 @@ class Publisher:
 
     # The waiting line
 
-    def _next(self) -> _Message:
+    def _next(self) -> Message:
         message = self._line.popleft()
         self._backlog.messages -= 1
         self._backlog.size -= message.size
         return message
 
-    def _put_back(self, batch: list[_Message]) -> None:
+    def _put_back(self, batch: list[Message]) -> None:
         """Nothing of it was done: first in the line again, for as long as it may still wait."""
         self._line.extendleft(reversed(batch))
         self._backlog.messages += len(batch)

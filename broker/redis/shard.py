@@ -8,13 +8,14 @@ from typing import Protocol, TypeVar
 
 from broker.base import OutcomeUnknown, Unavailable
 from broker.options import BrokerOptions
+from broker.redis.backlog import Backlog
 from broker.redis.commands import Commands
 from broker.redis.connection import Argument, Reply
 from broker.redis.errors import Elsewhere
 from broker.redis.health import Health
 from broker.redis.keys import Keys
 from broker.redis.presence import RedisPresenceStore
-from broker.redis.publisher import Backlog, Publisher
+from broker.redis.publisher import Publisher
 from broker.redis.scripts import Script
 from broker.redis.wanted import Wanted
 from broker.reporter import PresenceReporter

@@ -13,13 +13,15 @@ from collections.abc import Callable, Collection
 from itertools import groupby
 from typing import NamedTuple
 
-from broker.base import Delivery, Probe, Sink, Unavailable
+from broker.base import Delivery, Sink, Unavailable
+from broker.base import Probe as Returned
 from broker.envelope import NewerVersion, decode
 from broker.options import BrokerOptions
 from broker.pace import Pace
 from broker.redis.connection import Connection, Reply
 from broker.redis.errors import MOVED, ConnectionLost, first_word
 from broker.redis.keys import Keys, Topic
+from broker.redis.probe import Probe
 from broker.redis.wanted import SUBSCRIBE, UNSUBSCRIBE, Wanted, fail
 from broker.stats import BrokerStats
 
@@ -34,15 +36,6 @@ class _Step(NamedTuple):
     topic: Topic
     name: bytes
     future: asyncio.Future[None]
-
-
-class _Probe:
-    """One nonce, and the shards on whose channel it has come back."""
-
-    def __init__(self, nonce: bytes) -> None:
-        self.nonce = nonce
-        self.seen: set[int] = set()
-        self.changed = asyncio.Event()
 
 
 class Subscriber:
@@ -73,7 +66,7 @@ class Subscriber:
         self._refused: Exception | None = None
         self._astray = False
         """Something is wanted here that this master said is elsewhere."""
-        self._probe: _Probe | None = None
+        self._probe: Probe | None = None
 
     # For the shards
 
@@ -154,7 +147,7 @@ class Subscriber:
         self.reason = reason
         self._topics.clear()
         if self._probe is not None:
-            self._probe.changed.set()
+            self._probe.lost(reason)
         for step in [step for step, _ in self._expected] + self._outbox:
             if step.kind == PING:
                 fail(step.future, ConnectionLost(reason))
@@ -165,19 +158,12 @@ class Subscriber:
         for wanted in self._shards.values():
             wanted.lose_all()
 
-    def expect_probe(self, nonce: bytes) -> None:
-        self._probe = _Probe(nonce)
-
-    async def probe_returned(self, shards: Collection[int]) -> None:
-        """Return when the nonce has come back on the node's own channel in all of these shards. Raises
-        :class:`ConnectionLost`."""
-        probe = self._probe
-        assert probe is not None
-        while not probe.seen.issuperset(shards):
-            if self._connection is None:
-                raise ConnectionLost(self.reason)
-            probe.changed.clear()
-            await probe.changed.wait()
+    def expect_probe(self, nonce: bytes) -> Probe:
+        """The way back of this nonce; of the ones before nothing is known any more."""
+        self._probe = probe = Probe(nonce)
+        if self._connection is None:
+            probe.lost(self.reason)
+        return probe
 
     # Commands
 
@@ -227,19 +213,16 @@ class Subscriber:
                 except ValueError:
                     self._stats.foreign += 1
                     continue
-                if isinstance(item, Probe):
-                    if self._probe is not None and self._probe.nonce == item.nonce:
-                        self._probe.seen.add(topic[0])
-                        self._probe.changed.set()
+                if isinstance(item, Returned):
+                    if self._probe is not None:
+                        self._probe.returned(item.nonce, topic[0])
                 else:
                     batch.append((topic[1], item))
             else:
                 self._confirmed(push)
         self._deliver(batch)
-        if not self._attaching:
-            regained = self._regained()
-            if regained:
-                self._sink.resubscribed(regained)
+        if not self._attaching and (regained := self._regained()):
+            self._sink.resubscribed(regained)
 
     def _deliver(self, batch: list[Delivery]) -> None:
         if batch:
@@ -284,15 +267,13 @@ class Subscriber:
         return bool(self._expected) and self._expected[0][0].kind == UNSUBSCRIBE and self._expected[0][0].name == name
 
     def _is_left_over(self, error: Exception) -> bool:
-        """An UNSUBSCRIBE that was on its way when the slot moved has had its answer, in the form of the unsubscription
-        that nobody asked for; what says MOVED then answers nothing that is still expected."""
+        """An UNSUBSCRIBE that was on its way when the slot moved has had its answer, the unsubscription that nobody
+        asked for; what says MOVED then answers nothing that is still expected."""
         word, slot, *_ = [*str(error).split(), "", ""]
         if word != "MOVED":
             return False
-        return not self._expected or slot != str(self._slot(self._expected[0][0]))
-
-    def _slot(self, step: _Step) -> int:
-        return -1 if step.kind == PING else self._keys.slot(step.topic.shard)
+        step = self._expected[0][0] if self._expected else None
+        return step is None or step.kind == PING or slot != str(self._keys.slot(step.topic.shard))
 
     def _lost(self, name: bytes) -> None:
         """The slot of this channel has gone to another master."""
