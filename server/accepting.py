@@ -138,11 +138,11 @@ class Accepting:
 
     def place(self, scope: Mapping[str, Any]) -> Place:
         """Raises :class:`Denied`. Whoever gets a place calls ``left`` on it in the end."""
-        retry_after_s = random.uniform(*RETRY_AFTER_S)
         if self._leaving():
-            raise Denied(503, "This node is leaving: connect again.\n", "draining", retry_after_s)
+            raise Denied(503, "This node is leaving: connect again.\n", "draining", random.uniform(*RETRY_AFTER_S))
         if self._connected() + len(self._entering) >= self.max_connections:
-            raise Denied(503, "This node is full: connect again a little later.\n", "full", retry_after_s)
+            text = "This node is full: connect again a little later.\n"
+            raise Denied(503, text, "full", random.uniform(*RETRY_AFTER_S))
         address = self._counted(address_of(scope)) if self._max_per_address else None
         if address is not None:
             if self._addresses[address] >= self._max_per_address:

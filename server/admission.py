@@ -57,14 +57,16 @@ class Admission:
         """Raises :class:`Denied` and :class:`Refused`. ``origins`` are one endpoint's own, in place of the node's.
         Fills ``scope["session"]`` where the node knows the cookie's key, and empties it where no Origin came.
         """
-        address = address_of(scope)
         given = await self._given(scope)
         origin, host = given.headers.get("origin"), given.headers.get("host")
         if not origin_is_allowed(origin, host, self._origins if origins is None else origins, self._dev):
             logger.info("refused the origin %r", origin)
             raise ForeignOrigin
         try:
-            async with self._suspects.checking(address):
+            if self._suspects.anybody:
+                async with self._suspects.checking(address_of(scope)):
+                    identity = await self._authenticator.identify(given)
+            else:
                 identity = await self._authenticator.identify(given)
             if self._revocations.refuses(identity, given.query.get("session")):
                 raise Outdated("revoked by an operator: sign in again")
@@ -77,7 +79,7 @@ class Admission:
         except Refused as refused:
             if demand != "lenient":
                 if refused.guessed and given.anything:
-                    self._suspects.failed(address, given.token)
+                    self._suspects.failed(address_of(scope), given.token)
                 raise
             identity = ANONYMOUS
         place: Place | None = scope.get(PLACE)

@@ -33,6 +33,11 @@ class Suspects:
         self._buckets = Buckets(per_min / 60, max(1, round(per_min)))
         self._checks: dict[str, _Checks] = {}
 
+    @property
+    def anybody(self) -> bool:
+        """Whether there is any reason to suspect somebody."""
+        return len(self._buckets) > 0
+
     @asynccontextmanager
     async def checking(self, address: str | None) -> AsyncIterator[None]:
         """Around the check of credentials. Raises :class:`Denied`."""
