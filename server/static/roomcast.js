@@ -143,7 +143,8 @@ export class Machine {
     const after = this.retryAfter;
     this.retryAfter = null;
     if (code === 4001) this.denied++;
-    if (FINAL.includes(code) || (code === 4001 && (!this.renewable || this.denied > 2))) return this.end(code, reason);
+    const refused = code === 4001 && (!this.renewable || (!this.session && this.denied > 2)); // it was good once: again
+    if (FINAL.includes(code) || refused) return this.end(code, reason);
     if (CROWDED.includes(code)) this.tries = Math.max(this.tries, 3);
     this.deadline = this.now + (after ?? this.jitter(this.tries++));
     this.tell('waiting', { code, reason, retry_in_ms: Math.round(this.deadline - this.now) });

@@ -286,6 +286,13 @@ test('refused credentials: a new token is tried, three times at most; without on
   bench.do('closed', 4001);
   assert.equal(bench.machine.status, 'closed');
 
+  const welcomed = Bench.online();
+  for (let i = 0; i < 9; i++) {
+    welcomed.do('closed', 4001);
+    assert.equal(welcomed.machine.status, 'waiting', 'the token was good once: the next one may be again');
+    welcomed.wait(30_000);
+  }
+
   const fixed = new Bench({ renewable: false });
   fixed.do('tick');
   fixed.do('closed', 4001);

@@ -137,6 +137,20 @@ async def test_an_expiring_token_is_replaced_on_the_open_connection() -> None:
     assert (frame["op"], frame["token"]) == ("auth", "second")
 
 
+async def test_a_token_that_is_fixed_is_not_sent_again() -> None:
+    first: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def expiring(peer: Peer) -> None:
+        await peer.welcome()
+        await peer.send(op="auth_expiring", in_s=30)
+        first.set_result(await peer.let_in())
+        await peer.socket.wait_closed()
+
+    async with server(Script(expiring)) as url, Roomcast(url, token="fixed") as rc:
+        await rc.join("r")
+    assert first.result()["op"] == "join"
+
+
 async def test_a_token_refused_after_a_welcome_is_fetched_anew() -> None:
     async def expired(peer: Peer) -> None:
         await peer.welcome()
