@@ -14,8 +14,10 @@ import uvloop
 
 from tests.support.cluster import PRODUCTION, cluster
 from tests.support.figures import note
+from tests.support.node import NodeServer
 from tests.support.peer import Peer
 from tests.support.storm import storm
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.redis, pytest.mark.system]
 
@@ -70,13 +72,13 @@ async def everybody_comes_at_once(clients: int, rooms: int, timeout_s: float) ->
             )
             for number in range(clients)
         ]
-        node_cpu_s = node.metric("process_cpu_seconds_total")
+        node_cpu_s = await metric(node, "process_cpu_seconds_total")
         before, cpu_before, start_s = reads(world.redis.info("commandstats")), redis_cpu_s(world), time.monotonic()
         async with pinging(author) as pongs_s, storm(node.port, comers, timeout_s) as seen:
             pass
         wall_s = time.monotonic() - start_s
         cpu_share = (redis_cpu_s(world) - cpu_before) / wall_s
-        node_cpu_s = node.metric("process_cpu_seconds_total") - node_cpu_s
+        node_cpu_s = await metric(node, "process_cpu_seconds_total") - node_cpu_s
         pages = reads(world.redis.info("commandstats")) - before
         pongs_s.sort()
         row = f"C24 {clients} clients come at once"
@@ -92,11 +94,25 @@ async def everybody_comes_at_once(clients: int, rooms: int, timeout_s: float) ->
             [reply] = comer.replies
             assert reply["ok"] and reply["recovered"] is True and len(reply["messages"]) == 50, str(reply)[:300]
         assert author.told("degraded") == 0, "the heartbeat had its turns"
-        await node.wait_ready(5)
-        assert node.metric("roomcast_handshakes_waiting") == 0
+        await node.wait_ready(20)
+        assert await metric(node, "roomcast_handshakes_waiting") == 0
         assert pages <= rooms * (2 + 2 * wall_s), "of a room one page is read a second, however many want it"
         assert cpu_share < 0.8
         assert node_cpu_s < 5 * max(0.2, clients / 10_000)
+
+
+async def metric(node: NodeServer, name: str) -> float:
+    """It may take longer than a second: the node, this process and others have two cores between them."""
+
+    async def read() -> tuple[float] | None:
+        try:
+            return (await asyncio.to_thread(node.metric, name),)
+        except OSError:
+            return None
+
+    found = await eventually(read, 20)
+    assert found is not None
+    return found[0]
 
 
 def reads(stats: dict[str, dict[str, float]]) -> int:
