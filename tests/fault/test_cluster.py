@@ -12,11 +12,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from broker.options import BrokerOptions
+from broker.redis.broker import RedisBroker
 from broker.redis.keys import CLUSTER_SHARDS, Keys
+from tests.support.brokers import running
 from tests.support.cluster import Cluster, Traffic, cluster
 from tests.support.figures import note
 from tests.support.redis_cluster import NODE_TIMEOUT_MS, RedisCluster
 from tests.support.redis_server import RedisServer
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(240)]
 
@@ -81,6 +85,20 @@ def judge_others(row: str, others: Sequence[Traffic], quiet_s: float, fault_s: f
     assert max(other.outage_s(fault_s) for other in others) < BLINK_S
 
 
+async def presence_is_exact(world: Cluster, rooms: Sequence[str]) -> None:
+    """Everywhere and in the rooms, exactly those who are connected; as somebody sees it who asks the cluster."""
+    assert isinstance(world.beyond, RedisCluster)
+    scopes: dict[str | None, set[str]] = {None: {f'"{one.user}"' for one in world.peers}}
+    scopes |= {room: {f'"{one.user}"' for one in world.members(room)} for room in rooms}
+    looking = RedisBroker(world.beyond.url, node_id="looking", options=BrokerOptions(visitor=True))
+    async with running(looking):
+
+        async def exact() -> bool:
+            return all([(await looking.presence.roster(room)).users == users for room, users in scopes.items()])
+
+        _: bool = await eventually(exact, PATIENCE_S)
+
+
 @pytest.mark.parametrize("how", ["killed", pytest.param("frozen", marks=pytest.mark.slow)])
 async def test_b18_a_master_that_is_away_costs_its_own_rooms_seconds_and_the_others_nothing(
     redis_cluster: RedisCluster, how: str
@@ -104,6 +122,7 @@ async def test_b18_a_master_that_is_away_costs_its_own_rooms_seconds_and_the_oth
         master.resume() if how == "frozen" else master.start()
         await asyncio.to_thread(redis_cluster.settled)
         await world.healed(row, hit, fault_s, PATIENCE_S)
+        await presence_is_exact(world, [hit, *others])
 
 
 async def test_b17_a_hot_room_moves_while_everybody_writes_and_nobody_is_reset(redis_cluster: RedisCluster) -> None:
