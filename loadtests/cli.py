@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from loadtests import bench as bench_of_all
+from loadtests import cluster as cluster_scenario
 from loadtests import fanout as fanout_scenario
 from loadtests import handshake as handshake_scenario
 from loadtests import idle as idle_scenario
@@ -21,6 +22,7 @@ from loadtests import slow as slow_scenario
 from loadtests import soak as soak_scenario
 from loadtests import storm as storm_scenario
 from loadtests import talk as talk_scenario
+from loadtests.cluster import Cluster
 from loadtests.errors import SetupError
 from loadtests.fanout import Fanout
 from loadtests.handshake import Handshake
@@ -296,6 +298,19 @@ def masters(
     """
     scenario = Masters(tuple(int(count) for count in counts.split(",")), rooms, rate, seconds)
     _tell(lambda console: masters_scenario.run(scenario, console), json)
+
+
+@app.command()
+def cluster(
+    subscribers: Annotated[int, typer.Option(min=4, help="Connections in the one room, on all nodes together.")] = 1000,
+    rate: Annotated[int, typer.Option(min=1, help="Messages per second offered to the room.")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each is measured.")] = 10,
+    samples: Samples = 3,
+    json: Json = None,
+) -> None:
+    """One room on 1, 2 and 4 nodes, and on 4 of which only one has members: the others must not hear a message."""
+    scenario = Cluster(subscribers, rate, seconds, samples)
+    _tell(lambda console: cluster_scenario.run(scenario, console), json)
 
 
 @app.command()

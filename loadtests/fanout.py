@@ -62,11 +62,11 @@ def run(scenario: Fanout, stage: Stage, console: Console) -> Result:
     """Raises :class:`SetupError` when it could not be measured. Lost messages are in the result, not an exception."""
     allow_open_files(scenario.subscribers)
 
-    def measure(server: Server, tell: Tell) -> dict[str, float]:
+    def sample(server: Server, tell: Tell) -> dict[str, float]:
         with stage.client(server) as client, stage.publisher(scenario.through) as publisher:
-            return _measure(scenario, stage, server, client, publisher, tell, console)
+            return measure(scenario, stage, server, client, publisher, tell, console)
 
-    samples = alternate(scenario.samples, measure, stage, console)
+    samples = alternate(scenario.samples, sample, stage, console)
     parameters = {
         "subscribers": scenario.subscribers,
         "messages/s": scenario.rate,
@@ -84,9 +84,10 @@ def run(scenario: Fanout, stage: Stage, console: Console) -> Result:
     return Result("fanout", parameters, COLUMNS, scenario.goals(), samples, notes)
 
 
-def _measure(
+def measure(
     scenario: Fanout, stage: Stage, server: Server, client: Native, publisher: Native, tell: Tell, console: Console
 ) -> dict[str, float]:
+    """One server's figures, from the joins on."""
     count = round(scenario.rate * scenario.duration_s)
     late_s = 30 + scenario.duration_s
     tell(f"joining {scenario.subscribers:,}")

@@ -52,11 +52,15 @@ def print_result(result: Result, console: Console) -> None:
     table.add_column("median")
     for server in servers:
         table.add_column(server, justify="right")
-    table.add_column(" ÷ ".join(result.pair), justify="right")
+    compared = set(result.pair) <= set(servers)
+    if compared:
+        table.add_column(" ÷ ".join(result.pair), justify="right")
     for column in result.columns:
         ratio = None if column.percent else result.ratio(column.figure)
         cells = [_cell(result.median(server, column.figure), column) for server in servers]
-        table.add_row(column.title, *cells, "–" if ratio is None else f"{ratio:.2f}")
+        if compared:
+            cells.append("–" if ratio is None else f"{ratio:.2f}")
+        table.add_row(column.title, *cells)
     console.print(table)
     for goal in result.goals:
         measured = result.measured(goal)

@@ -62,8 +62,15 @@ class Fleet(NamedTuple):
 
     def connections(self) -> list[int]:
         """On each node."""
+        return self._sums(rb"(?m)^roomcast_connections{.*} (\d+)")
+
+    def heard(self) -> list[int]:
+        """How many messages each node was sent by Redis."""
+        return self._sums(rb"(?m)^roomcast_broker_deliveries_total (\d+)")
+
+    def _sums(self, line: bytes) -> list[int]:
         texts = (urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read() for port in self.metrics_ports)
-        return [sum(map(int, re.findall(rb"(?m)^roomcast_connections{.*} (\d+)", text))) for text in texts]
+        return [sum(map(int, re.findall(line, text))) for text in texts]
 
 
 class Machine(Stage):
@@ -112,17 +119,29 @@ def free_ports(count: int) -> list[int]:
         return list(ports)
 
 
-def measure(stage: Machine, kind: Kind, count: int, subscribers: int, rate: int, seconds: float) -> dict[str, float]:
+def measure(
+    stage: Machine,
+    kind: Kind,
+    count: int,
+    subscribers: int,
+    rate: int,
+    seconds: float,
+    *,
+    with_members: int | None = None,
+) -> dict[str, float]:
+    """``with_members``: only so many of the nodes are connected to; all, if not said."""
+    clients_count = with_members or count
     with stage.fleet(kind, count) as fleet, ExitStack() as stack, ThreadPoolExecutor(count) as pool:
         clients: list[Native] = [
-            stack.enter_context(stage.client(Server("node", fleet.children[0], port))) for port in fleet.ports
+            stack.enter_context(stage.client(Server("node", fleet.children[0], port)))
+            for port in fleet.ports[:clients_count]
         ]
         publisher = stack.enter_context(stage.publisher("publish"))
 
         def everybody(command: str, timeout_s: float) -> list[dict[str, float]]:
             return list(pool.map(lambda client: client.ask(command, timeout_s=timeout_s), clients))
 
-        opened = everybody(f"open {subscribers // count} {IN_FLIGHT // count}", 60 + subscribers / 50)
+        opened = everybody(f"open {subscribers // clients_count} {IN_FLIGHT // clients_count}", 60 + subscribers / 50)
         held = fleet.connections()
         warm = publisher.ask(f"publish {rate} {rate} 0", timeout_s=30)
         everybody(f"reach {warm['last']}", 30)
@@ -132,16 +151,19 @@ def measure(stage: Machine, kind: Kind, count: int, subscribers: int, rate: int,
         published = publisher.ask(f"publish {total} {rate} 0", timeout_s=30 + seconds)
         everybody(f"reach {published['last']}", 30 + 10 * seconds)
         cpu_s = fleet.cpu.since(before).total_s
+        heard = fleet.heard()
         seen = everybody(f"report {published['last']}", 30)
         deliveries = sum(each["deliveries"] for each in seen)
         return {
             "opened_per_s": subscribers / max(each["seconds"] for each in opened),
             "spread": (max(held) - min(held)) / statistics.mean(held),
             "deliveries_per_s": deliveries / max(each["span_s"] for each in seen),
-            "delivered_share": deliveries / (total * (subscribers // count * count)),
+            "delivered_share": deliveries / (total * (subscribers // clients_count * clients_count)),
             "cpu_us_per_delivery": cpu_s * 1e6 / deliveries,
             "p99_us": max(each["p99_us"] for each in seen),
             "rss_mib": sum(rss_bytes(pid) for pid in fleet.pids) / 2**20,
+            "heard_here": statistics.mean(heard[:clients_count]) if kind == "nodes" else 0.0,
+            "heard_elsewhere": sum(heard[clients_count:]),
             "lost": sum(each["lost"] for each in seen),
             "duplicated": sum(each["duplicated"] for each in seen),
         }

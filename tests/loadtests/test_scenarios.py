@@ -162,6 +162,17 @@ def test_users_who_come_online_are_counted_in_redis(tmp_path: Path) -> None:
     assert (node["online"], node["lost"], node["closed"]) == (200, 0, 0)
 
 
+def test_a_node_without_a_member_hears_nothing(tmp_path: Path) -> None:
+    words = ["cluster", "--subscribers", "20", "--rate", "20", "--seconds", "1", "--samples", "1"]
+    medians = measured(*words, folder=tmp_path)["medians"]
+    assert list(medians) == ["1 node", "2 nodes", "4 nodes", "4, members on 1", "C loop"]
+    for name, figures in medians.items():
+        assert (figures["delivered_share"], figures["lost"], figures["duplicated"]) == (1, 0, 0)
+        if name != "C loop":
+            assert figures["heard_here"] >= 40, "the warm-up and the run"
+            assert figures["heard_elsewhere"] == 0
+
+
 def measured(*words: str, folder: Path) -> dict[str, Any]:
     """The report of a run against a real node."""
     report = folder / "report.json"
