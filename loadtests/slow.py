@@ -58,7 +58,8 @@ def run(scenario: Slow, stage: Stage, console: Console) -> Result:
     """Raises :class:`loadtests.errors.SetupError` when it could not be measured."""
     allow_open_files(scenario.readers + scenario.stalled)
     samples: list[Sample] = []
-    with stage.server("node") as server, stage.client(server) as client, stage.publisher("publish") as publisher:
+    # Through the log: a run this long sees the node compare itself with it, once a minute.
+    with stage.server("node") as server, stage.client(server) as client, stage.publisher("append") as publisher:
         client.ask(f"open {scenario.readers} {IN_FLIGHT}", timeout_s=60 + scenario.readers / 100)
 
         def talk(seconds: float) -> dict[str, float]:

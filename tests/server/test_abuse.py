@@ -162,7 +162,8 @@ async def test_a_trickled_message_is_cut_however_lively_the_peer_is(monkeypatch:
 
 
 async def test_a_stalled_reader_is_cut_and_its_neighbour_does_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(wire, "STALL_S", 1.0)
+    monkeypatch.setattr(wire, "SECOND_LOOK_S", 0.1)
     app = App()
     batch = Batch([Prepared(b"x" * 50_000)])
     async with serving(lane_config(app)) as served:
