@@ -23,7 +23,7 @@ redis = pytest.mark.redis
         pytest.param("redis", marks=redis),
         pytest.param("redis as the least privileged user", marks=redis),
         pytest.param("redis under uvloop", marks=redis),
-        pytest.param("sentinel", marks=redis),
+        pytest.param("sentinel as the least privileged user", marks=redis),
         pytest.param("cluster as the least privileged user", marks=redis),
         pytest.param("cluster under uvloop", marks=redis),
     ]
