@@ -66,7 +66,7 @@ class Fleet(NamedTuple):
 
     def heard(self) -> list[int]:
         """How many messages each node was sent by Redis."""
-        return self._sums(rb"(?m)^roomcast_broker_deliveries_total (\d+)")
+        return self._sums(rb"(?m)^roomcast_broker_items_total (\d+)")
 
     def _sums(self, line: bytes) -> list[int]:
         texts = (urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read() for port in self.metrics_ports)

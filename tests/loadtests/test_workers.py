@@ -14,7 +14,7 @@ def test_both_deliver_all_and_every_connection_is_counted() -> None:
     with Machine() as stage:
         for kind in KINDS:
             figures = measure(stage, kind, count=2, subscribers=40, rate=50, seconds=1)
-            assert figures.keys() == FIGURES.keys()
+            assert FIGURES.keys() <= figures.keys()
             assert (figures["lost"], figures["duplicated"], figures["delivered_share"]) == (0, 0, 1)
             assert figures["spread"] < 1.9, "no node is without connections"
             assert kind == "workers" or figures["spread"] == 0
