@@ -147,7 +147,6 @@ def test_who_talks_is_heard_by_all_in_the_room_and_acknowledged(words: list[str]
         assert figures["delivered_share"] == 1
         assert figures["lost"] == figures["duplicated"] == 0
         assert figures["messages_per_s"] > 20
-    assert found["medians"]["node"]["redis_us_per_message"] > 0 == found["medians"]["baseline"]["redis_us_per_message"]
 
 
 def test_a_storm_brings_everybody_back_with_all_they_missed(tmp_path: Path) -> None:
