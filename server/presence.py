@@ -54,6 +54,7 @@ class Scope:
         "ready",
         "room",
         "timer",
+        "whole",
     )
 
     def __init__(self, room: str | None) -> None:
@@ -68,6 +69,8 @@ class Scope:
         self.opened = False
         """Read once: from then on differences are told."""
         self.kept: list[Change] = []
+        self.whole: tuple[list[str], bytes] | None = None
+        """``listed``, and the event that says so to those who may have missed changes."""
         self.ready: asyncio.Future[None] | None = None
         self.listed: list[str] | None = None
         """The users, sorted, once somebody has asked; None again when they change."""
@@ -179,7 +182,10 @@ class Presence:
         scope = self._scopes.get(room)
         if scope is None or connection not in self.watchers(room):
             return None
-        return presence_list(sorted(scope.follower.users), room, None)
+        users = self.users(room)
+        if scope.whole is None or scope.whole[0] is not users:  # many may catch up at once: it is encoded once for all
+            scope.whole = users, presence_list(users, room, None)
+        return scope.whole[1]
 
     async def look(self, room: str | None) -> list[str]:
         """The visible users, sorted, whether the scope is watched here or not. Raises :class:`Unavailable`."""

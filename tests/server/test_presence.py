@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from server.presence import PAGE_USERS, page_of
 from tests.support.connections import RecordingConnection as Client
 from tests.support.hubs import hubs
@@ -194,3 +196,21 @@ def test_pages_are_sorted_and_say_where_the_next_begins() -> None:
     page, last = page_of(users, last)
     page, last = page_of(users, last)
     assert page == users[400:] and last is None
+
+
+async def test_the_list_for_those_who_missed_something_is_made_once_for_all() -> None:
+    async with hubs(1) as (hub,):
+        one, other = Client(hub, '"one"'), Client(hub, '"other"')
+        await heard(one, "other", "online")
+        first = hub.presence.told(None, one)
+        assert first is not None and orjson.loads(first)["users"] == ["one", "other"]
+        assert hub.presence.told(None, other) is first
+        third = Client(hub, '"third"')
+        await heard(one, "third", "online")
+        second = hub.presence.told(None, one)
+        assert second is not None and orjson.loads(second)["users"] == ["one", "other", "third"]
+        assert hub.presence.told("never followed", one) is None
+        third.leave()
+        assert hub.presence.told(None, third) is None, "no watcher any more"
+        one.leave()
+        other.leave()
