@@ -46,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(TICK_BYTES)
+        self._view = memoryview(self._buffer)
         self._waiting: deque[Callable[[Reply], None]] = deque()
         self._transport: asyncio.Transport
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -105,8 +106,9 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no instances of it
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """A view: with TLS asyncio fills it piece by piece, and a slice of the bytes themselves would be a copy."""
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self._stats.bytes_in += nbytes

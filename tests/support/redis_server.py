@@ -36,6 +36,8 @@ class RedisServer:
         self.directory = Path(tempfile.mkdtemp(prefix="rc-redis-", dir="/tmp"))
         self.socket = str(self.directory / "s")
         self.port = free_port()
+        self.plain_port = True
+        """False: the port is for TLS alone."""
         self.cluster_bus_port: int | None = None
         """Where the servers of a cluster talk to each other, if it is one (tests/support/redis_cluster.py)."""
         self.options = {"save": "", "appendonly": "no", "enable-debug-command": "local"} | {
@@ -71,7 +73,8 @@ class RedisServer:
 
     def _arguments(self) -> list[str]:
         arguments = ["redis-server", "--dir", str(self.directory), "--daemonize", "no", "--bind", "127.0.0.1"]
-        arguments += ["--port", str(self.port), "--unixsocket", self.socket]
+        ports = ["--port", str(self.port)] if self.plain_port else ["--port", "0", "--tls-port", str(self.port)]
+        arguments += [*ports, "--unixsocket", self.socket]
         for name, value in self.options.items():
             arguments += [f"--{name}", *(value.split() or [""])]
         return arguments
