@@ -19,6 +19,7 @@ from tests.support.redis_cluster import RedisCluster, went_through
 from tests.support.waiting import eventually_sync
 
 KEYS = Keys(shards=CLUSTER_SHARDS)
+FAILOVER_TRIES = 10
 WEIGHTS = {"cut": 10, "cut many": 3, "throw out": 3, "kill": 2, "move a slot": 4, "failover": 2}
 
 
@@ -62,8 +63,13 @@ class ClusterRun(Run):
     def fail_over(self) -> None:
         replicas = [server for server in self.cluster.servers if server.info("replication")["role"] == "slave"]
         replica = self.chance.choice(replicas)
-        if went_through(replica.command, "CLUSTER", "FAILOVER"):
-            eventually_sync(lambda: replica.info("replication")["role"] == "master", 20)
+        for _ in range(FAILOVER_TRIES):
+            went_through(replica.command, "CLUSTER", "FAILOVER")
+            with contextlib.suppress(AssertionError):  # Redis gives one up after 5 s
+                eventually_sync(lambda: replica.info("replication")["role"] == "master", 6)
+                break
+        else:
+            raise AssertionError(f"the replica at {replica.port} does not become the master")
         self.cluster.settled()
 
 
