@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from broker.base import BrokerError, OutcomeUnknown, Roster, Unavailable
 from broker.options import BrokerOptions
 from broker.pace import Pace
-from broker.presence import Entity, PresenceStore, Share
+from broker.presence import Batch, Entity, PresenceStore, Share
 from broker.waiting import Waiting
 
 logger = logging.getLogger("broker.presence")
@@ -144,22 +144,10 @@ class PresenceReporter:
                 wait_s = self._pace.wait_s(time.monotonic())
                 if wait_s:
                     await asyncio.sleep(wait_s)
-                while (batch := share.next_batch()) is not None:
+                batch = share.next_batch()
+                if batch is not None:
                     self._waiting.taken(everything=not share.waiting)
-                    try:
-                        applied = await self._store.apply(batch)
-                    except BrokerError:
-                        share.unknown(batch)
-                        self._waiting.returned()
-                        raise
-                    if applied.status == "OK":
-                        share.confirmed(batch)
-                        self._waiting.confirmed()
-                        self._sweep_after(applied.due_s)
-                    else:
-                        share.refused(batch.incarnation, applied.status)
-                        self._waiting.refused(time.monotonic())
-                        await self._join(applied.status)
+                    await self._send(batch)
                 for incarnation in share.former:
                     await self._store.fence(incarnation)
                     share.ended(incarnation)
@@ -167,6 +155,23 @@ class PresenceReporter:
             logger.info("presence waits for the next heartbeat: %s", error)
         finally:
             self._flusher = None
+
+    async def _send(self, batch: Batch) -> None:
+        share = self._share
+        try:
+            applied = await self._store.apply(batch)
+        except BrokerError:
+            share.unknown(batch)
+            self._waiting.returned()
+            raise
+        if applied.status == "OK":
+            share.confirmed(batch)
+            self._waiting.confirmed()
+            self._sweep_after(applied.due_s)
+        else:
+            share.refused(batch.incarnation, applied.status)
+            self._waiting.refused(time.monotonic())
+            await self._join(applied.status)
 
     # Clearing up
 

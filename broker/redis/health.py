@@ -30,7 +30,7 @@ class Health:
         self._down: dict[int, str] = {}
         self._reason = "not started"
         self._interrupted = False
-        self._probed_s: dict[str, float] = {}
+        self._probed_s: dict[object, float] = {}
 
     @property
     def reason(self) -> str:
@@ -65,13 +65,14 @@ class Health:
     def is_down(self, shard: int) -> bool:
         return shard in self._down
 
-    def probed(self, link: str, sent_s: float, now_s: float) -> None:
-        """A probe came back; the age that is told is that of the link where it is highest."""
+    def probed(self, link: object, sent_s: float, now_s: float) -> None:
+        """A probe came back; the age that is told is that of the link where it is highest. ``link`` is whoever keeps
+        it, and not its address, which changes with the master."""
         self._probed_s[link] = now_s
         self._stats.probe_confirmed_at_s = min(self._probed_s.values())
         self._stats.probe_rtt_s = now_s - sent_s
 
-    def forget(self, link: str) -> None:
+    def forget(self, link: object) -> None:
         """It serves nobody any more."""
         self._probed_s.pop(link, None)
 

@@ -124,7 +124,7 @@ class Master:
         self._health.restore([n for n, shard in self.shards.items() if not shard.refused], str(self._link.address))
 
     def probed(self, sent_s: float, now_s: float) -> None:
-        self._health.probed(str(self._link.address), sent_s, now_s)
+        self._health.probed(self, sent_s, now_s)
 
     async def heartbeat(self, nonce: bytes) -> set[int]:
         """Renew the leases of this node in all shards here; the shards in which the probe is to come back. Raises

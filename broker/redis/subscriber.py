@@ -61,6 +61,8 @@ class Subscriber:
         """Redis channel -> what it is, of those that are wanted and confirmed."""
         self._outbox: list[_Step] = []
         self._pace = Pace()
+        self._flushing = False
+        """The outbox goes out in the next tick."""
         self._expected: deque[tuple[_Step, int]] = deque()
         self._sent = 0
         self._refused: Exception | None = None
@@ -94,14 +96,18 @@ class Subscriber:
         self._topics.pop(self._keys.name(topic).encode(), None)
 
     def send(self, kind: str, topic: Topic, future: asyncio.Future[None]) -> bool:
-        """With all others of this tick, in a storm with those of the next ones too. False if there is no connection
-        (attach subscribes what is wanted)."""
+        """With all others of this tick. Nobody waits for the end of a subscription, nor a connection for its user's
+        channel: in a storm they wait for company. False without a connection (attach subscribes what is wanted)."""
         if self._connection is None:
             return False
-        if not self._outbox:
-            loop = asyncio.get_running_loop()
-            wait_s = self._pace.wait_s(loop.time())
-            loop.call_later(wait_s, self._flush) if wait_s else loop.call_soon(self._flush)
+        loop = asyncio.get_running_loop()
+        patient = kind == UNSUBSCRIBE or topic.channel.startswith("user:")
+        wait_s = self._pace.wait_s(loop.time()) if patient and not self._outbox else 0.0
+        if wait_s:
+            loop.call_later(wait_s, self._flush)
+        elif not self._flushing and not (patient and self._outbox):
+            self._flushing = True
+            loop.call_soon(self._flush)
         self._outbox.append(_Step(kind, topic, self._keys.name(topic).encode(), future))
         return True
 
@@ -178,6 +184,7 @@ class Subscriber:
                     self.send(SUBSCRIBE, Topic(wanted.shard, channel), future)
 
     def _flush(self) -> None:
+        self._flushing = False
         if self._connection is None or self._connection.closed:
             return
         outbox, self._outbox = self._outbox, []

@@ -187,7 +187,7 @@ class Topology:
 
     def _retire(self, address: Address, linked: _Linked) -> None:
         logger.info("the master at %s serves nothing any more", address)
-        self._health.forget(str(address))
+        self._health.forget(linked.master)
         linked.task.cancel()
         self._retired = [each for each in self._retired if not each.task.done()]
         self._retired.append(linked)

@@ -146,3 +146,7 @@ async def test_b19_a_master_that_steps_down_is_left_for_the_one_that_takes_over(
             await traffic.progress(20, PATIENCE_S)
             await world.healed("B19 master steps down", ROOM, start_s, PATIENCE_S)
             note("B19 master steps down: longest time without an ack", traffic.outage_s(start_s), "s")
+            await asyncio.sleep(max(0, start_s + 5.2 - time.monotonic()))
+            age = "roomcast_broker_probe_age_seconds"
+            ages = [await asyncio.to_thread(node.metric, age) for node in world.nodes]
+            assert max(ages) < 3 < 5 < time.monotonic() - start_s, "the old master's last probe says nothing any more"
