@@ -60,7 +60,7 @@ async def test_rooms_are_listed_with_their_connections(redis_server: RedisServer
             chat, game = {"room": "chat:x", "connections": 2}, {"room": "game:y", "connections": 1}
             assert await here.lines("rooms") == [chat, game]
             assert await here.lines("rooms", "game:*") == [game]
-            assert (await here.run("rooms")).stdout.split() == ["2", "chat:x", "1", "game:y"]
+            assert (await here.run("rooms")).stdout.split() == ["room", "connections", "chat:x", "2", "game:y", "1"]
             census: Any = b.hub.cluster.census
             census.asked = lambda question: None
             result = await here.run("rooms", "chat:*", "--json")
