@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 GATHER_S = 0.01
-"""Between two commands that tell Redis who comes and goes, in a storm: at 2,000 connects a second each carries 20 of them
+"""Between two commands that tell Redis who comes and goes, in a storm: at 2,000 connects a second each carries 20
 instead of one or two. ``python -m loadtests presence-storm`` counts."""
 AT_ONCE = 30
 """So many go at once after a pause: only in a storm does anybody wait for company."""

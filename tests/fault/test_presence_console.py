@@ -91,7 +91,7 @@ async def test_a_watcher_sees_a_killed_nodes_users_go_and_what_it_missed(two: Se
         assert everywhere.split()[1:] == ["3", "here", '"kept0"', '"kept1"', '"late"']
         assert json.loads(await roomcast("presence", ROOM, "--json", "--broker", url))["count"] == 3
         listed = [json.loads(line) for line in (await roomcast("nodes", "--json", "--broker", url)).splitlines()]
-        assert {node["connections"] for node in listed} >= {0} and all(node["version"] for node in listed)
+        assert all(0 <= node["connections"] <= 3 and node["version"] for node in listed)
         assert (await roomcast("nodes", "--broker", url)).splitlines()[0].split() == [
             "node",
             "version",
