@@ -30,7 +30,7 @@ static void open_connections(uint32_t count, uint32_t in_flight)
     }
     if (failed)
         die("%u of %u connections failed: see the line above and the server's log", failed, count);
-    printf("{\"connections\":%u,\"seconds\":%.3f}\n", joined, (double)(now_ns() - began_ns) / 1e9);
+    printf("{\"connections\":%u,\"seconds\":%.6f}\n", joined, (double)(now_ns() - began_ns) / 1e9);
 }
 
 static void reach(uint64_t last)

@@ -174,7 +174,7 @@ async def test_a_channel_left_and_joined_again_at_once_is_joined(backend: Backen
         await eventually(lambda: backend.subscribers("room:r") == 0)
 
 
-async def test_a_node_that_is_not_subscribed_receives_no_byte(backend: Backend) -> None:
+async def test_a_node_that_is_not_subscribed_receives_no_message(backend: Backend) -> None:
     # no heartbeat while we count
     async with backend.nodes("a", "b", heartbeat_s=3600) as (a, b):
         await a.broker.subscribe("room:r")
@@ -184,7 +184,8 @@ async def test_a_node_that_is_not_subscribed_receives_no_byte(backend: Backend) 
         await asyncio.gather(*(a.broker.append("r", bytes(1000), history=HISTORY) for _ in range(100)))
         await a.sink.wait_count("room:r", 100)
         assert a.broker.stats.bytes_in >= 100_000
-        assert b.broker.stats.bytes_in == bytes_in
+        assert not b.sink.deliveries
+        assert b.broker.stats.bytes_in - bytes_in < 10_000, "at most what Redis answers about itself"
         await a.broker.unsubscribe("room:r")
         assert backend.subscribers("room:r") == 0
 

@@ -171,7 +171,7 @@ test('a drain is announced as one', limit, async () => {
     new MutationObserver((all) => all.forEach(look)).observe(document.getElementById('banner'), { subtree: true, childList: true, characterData: true, attributes: true });
   });
   one.signal('SIGTERM');
-  await banner(alice, 'Connected again');
+  await alice.waitForFunction(() => window.lines.some(([, text]) => text.includes('Connected again')));
   const lines = await alice.evaluate(() => window.lines);
   assert.ok(lines.some(([kind, text, role]) => kind === 'warn' && text.includes('maintenance') && role === 'status'), JSON.stringify(lines));
 });
