@@ -17,8 +17,8 @@ from server.connection import Connection
 from server.crowds import Crowds
 from server.identity import Identity, user_text
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
-from server.presence import presence_list
 from server.refusal import Refusal
+from server.rosters import presence_list
 
 if TYPE_CHECKING:
     from server.hub import LocalHub

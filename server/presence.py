@@ -20,6 +20,7 @@ from server.connection import Connection
 from server.flights import Flights
 from server.frames import Ephemeral, Topic
 from server.outbox import Outbox
+from server.rosters import PAGE_USERS, presence_list
 from server.tasks import Tasks
 
 logger = logging.getLogger("server.presence")
@@ -27,10 +28,6 @@ logger = logging.getLogger("server.presence")
 BIG = 200
 """Above so many members of a room, or connections here, changes are gathered for ``GATHER_S`` and told in one write."""
 GATHER_S = 0.25
-PAGE_USERS = 200
-"""Users of a room in one ``presence_list``; and more differences than that are told as a list."""
-PAGE_EVERYWHERE = 5000
-"""Users of everywhere in one; the reference has no pages, so that is many."""
 MAX_KEPT = 1000
 """Changes kept while the roster is read; over it the roster is read once more instead."""
 
@@ -319,19 +316,3 @@ class Presence:
 
 def _event(room: str | None, user: str, online: bool) -> Ephemeral:
     return Ephemeral(events.presence(user, online, room), Topic("presence", room, user))
-
-
-def page_of(users: list[str], after: str | None, limit: int = PAGE_USERS) -> tuple[list[str], str | None]:
-    """One page of a sorted roster, and the last user of it if more follow."""
-    rest = users if after is None else [user for user in users if user > after]
-    page = rest[:limit]
-    return page, page[-1] if len(rest) > len(page) else None
-
-
-def presence_list(users: list[str], room: str | None, after: str | None) -> bytes:
-    """The answer to ``get_presence``. Everywhere is told in the reference's shape, a room in pages."""
-    if room is None:
-        page, last = page_of(users, after, PAGE_EVERYWHERE)
-        return events.presence_list(page, next_user=last)
-    page, last = page_of(users, after)
-    return events.presence_list(page, room, len(users), last)

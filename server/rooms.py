@@ -20,10 +20,11 @@ from server.connection import Connection
 from server.feed import Feed, Room
 from server.interest import Interest
 from server.metrics import Counts
-from server.presence import Presence, page_of
+from server.presence import Presence
 from server.receipts import Receipts
 from server.refusal import Refusal
 from server.registry import Registry
+from server.rosters import page_of
 from server.settings import Settings
 from server.sync import recover
 

@@ -182,9 +182,7 @@ async def connect(
             if address.path is not None:
                 transport, connection = await loop.create_unix_connection(factory, address.path)
             else:
-                transport, connection = await loop.create_connection(
-                    factory, address.host, address.port, ssl=address.tls
-                )
+                transport, connection = await _dial(factory, address)
                 _set_options(transport.get_extra_info("socket"))
             await _log_in(connection, address, password, name, timeout_s)
     except (OSError, TimeoutError, Unavailable, OutcomeUnknown) as error:
@@ -200,6 +198,23 @@ async def connect(
         raise
     established = True
     return connection
+
+
+async def _dial(factory: Callable[[], Connection], address: Address) -> tuple[asyncio.Transport, Connection]:
+    """To the first of the host's addresses that answers. The look-up is a task of its own: under uvloop one that outlives
+    the time-out would be reported as an error that nobody had asked for."""
+    loop = asyncio.get_running_loop()
+    looking_up = asyncio.ensure_future(loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
+    looking_up.add_done_callback(lambda done: done.cancelled() or done.exception())
+    found = await asyncio.shield(looking_up)
+    for number, (*_, (ip, port, *_rest)) in enumerate(found, 1):
+        try:
+            name = address.host if address.tls else None
+            return await loop.create_connection(factory, str(ip), int(port), ssl=address.tls, server_hostname=name)
+        except OSError:
+            if number == len(found):
+                raise
+    raise OSError(f"{address.host} has no address")
 
 
 async def _discard(connection: Connection | None) -> None:

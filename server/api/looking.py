@@ -13,8 +13,8 @@ from server.api.problems import Problem
 from server.api.values import USER_SCHEMA, Asked, Offset, Reply, Room, UserInQuery
 from server.census import MAX_ROOMS
 from server.payload import decode_message
-from server.presence import page_of
 from server.protocol import MAX_HISTORY
+from server.rosters import page_of
 
 MAX_USERS: Final = 5000
 PAGE_ENTRIES: Final = 100

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from server.presence import PAGE_USERS, page_of
+from server.rosters import PAGE_USERS, page_of
 from tests.support.connections import RecordingConnection as Client
 from tests.support.hubs import hubs
 

@@ -86,6 +86,37 @@ async def test_a_server_that_never_answers_is_given_up_in_time(redis_server: Red
                 pass
 
 
+async def test_a_name_that_is_looked_up_for_too_long_is_given_up_and_its_end_is_nobodys_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = asyncio.Event()
+
+    async def slow(*_: object, **__: object) -> None:
+        try:
+            await asyncio.sleep(0.05)
+            raise socket.gaierror("no such host")
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", slow)
+    with pytest.raises(Unavailable, match=r"no answer within 0\.01 s"):
+        async with connected("redis://redis.example", timeout_s=0.01):
+            pass
+    await ended.wait()
+
+
+async def test_of_several_addresses_the_one_that_answers_is_taken(
+    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer
+) -> None:
+    async def two(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        assert host == "redis.example"
+        return [(0, 0, 0, "", (ip, each)) for ip, each in (("127.0.0.1", free_port()), ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two)
+    async with connected(f"redis://redis.example:{redis_server.port}") as connection:
+        assert await connection.call("PING", timeout_s=5) in ("PONG", b"PONG")
+
+
 async def test_the_socket_has_its_options(redis_server: RedisServer) -> None:
     async with connected(redis_server.tcp_url) as connection:
         sock = connection._transport.get_extra_info("socket")
