@@ -201,8 +201,8 @@ async def connect(
 
 
 async def _dial(factory: Callable[[], Connection], address: Address) -> tuple[asyncio.Transport, Connection]:
-    """To the first of the host's addresses that answers. The look-up is a task of its own: under uvloop one that outlives
-    the time-out would be reported as an error that nobody had asked for."""
+    """To the first of the host's addresses that answers. The look-up is a task of its own: under uvloop one that
+    outlives the time-out would be reported as an error that nobody had asked for."""
     loop = asyncio.get_running_loop()
     looking_up = asyncio.ensure_future(loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM))
     looking_up.add_done_callback(lambda done: done.cancelled() or done.exception())
