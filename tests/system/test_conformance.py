@@ -135,7 +135,11 @@ def check(case: Case, client: Peer, *, whole: bool) -> None:
     if not case.code:
         assert sorted(client.until_marked()) == sorted(expected(case))
         return
-    *before, last = client.frames()
+    try:
+        *before, last = client.frames()
+    except ConnectionResetError:
+        assert case.name == "data after a close", "only unread bytes are answered by a reset"
+        return
     assert last.opcode == CLOSE
     if case.echo:  # who closes right after a message may not hear its echo
         assert set(before) <= set(expected(case))
