@@ -124,7 +124,8 @@ def expected(case: Case) -> list[Frame]:
     return echoes + pongs
 
 
-def check(case: Case, client: Peer, *, whole: bool) -> None:
+def check(case: Case, client: Peer, *, whole: bool, resets: bool = False) -> None:
+    """``resets``: who sends on after the server closed may be reset, and miss the close frame."""
     pieces = [case.data] if whole else [case.data[i : i + 1] for i in range(len(case.data))]
     for piece in pieces:
         try:
@@ -138,7 +139,7 @@ def check(case: Case, client: Peer, *, whole: bool) -> None:
     try:
         *before, last = client.frames()
     except ConnectionResetError:
-        assert case.name == "data after a close", "only unread bytes are answered by a reset"
+        assert resets or case.name == "data after a close", "only unread bytes are answered by a reset"
         return
     assert last.opcode == CLOSE
     if case.echo:  # who closes right after a message may not hear its echo
@@ -151,12 +152,12 @@ def check(case: Case, client: Peer, *, whole: bool) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_every_frame_rule(case: Case, port: int) -> None:
+def test_every_frame_rule(case: Case, port: int, node: NodeServer) -> None:
     with peer(port, "/echo") as client:
         check(case, client, whole=True)
     if len(case.data) < 300:
         with peer(port, "/echo") as client:
-            check(case, client, whole=False)
+            check(case, client, whole=False, resets=port != node.port)  # the node lingers, nginx does not
 
 
 @pytest.mark.parametrize("case", UTF8, ids=[case.name for case in UTF8])
