@@ -62,8 +62,8 @@ class Health:
             logger.info("restored: connected to Redis at %s", by)
             self.sink.restored()
 
-    def is_down(self, shard: int) -> bool:
-        return shard in self._down
+    def is_up(self, shard: int) -> bool:
+        return shard in self._up
 
     def probed(self, link: object, sent_s: float, now_s: float) -> None:
         """A probe came back; the age that is told is that of the link where it is highest. ``link`` is whoever keeps

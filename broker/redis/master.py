@@ -156,7 +156,8 @@ class Master:
             self._health.interrupt((shard.number,), str(error))
 
     def _heard(self, shard: Shard) -> None:
-        """A shard that was down for itself, while the master was not, is up again."""
+        """A shard that was down for itself, while the master was not, is up again; or for the first time, if its first
+        heartbeat was refused."""
         shard.refused = 0
-        if self._linked and shard.master is self and self._health.is_down(shard.number):
+        if self._linked and shard.master is self and not self._health.is_up(shard.number):
             self._health.restore((shard.number,), str(self._link.address))

@@ -278,3 +278,21 @@ async def test_a_master_that_gave_up_all_its_slots_is_not_connected_any_more(
                 await asyncio.to_thread(fragile.move_slot, names.slot(shard), target)
         await eventually(lambda: not [c for c in source.client.client_list() if c["name"].startswith(f"{prefix}:a:")])
         assert a.broker.ready and "interrupted" not in a.sink.names()
+
+
+async def test_a_node_that_starts_while_the_cluster_is_down_is_ready_once_it_is_up(
+    fragile: RedisCluster, prefix: str
+) -> None:
+    owner = fragile.owner(0)
+    for server in fragile.servers:
+        server.command("CLUSTER", "DELSLOTS", 0)
+    starting = broker(fragile.url, prefix, heartbeat_s=2.0, lease_s=8.0)
+
+    async def start() -> None:
+        async with running(starting) as a:
+            await a.broker.append(ROOM, b"x", history=HISTORY)
+
+    started = asyncio.create_task(start())
+    await eventually(lambda: starting.stats.commands > CLUSTER_SHARDS, 10)
+    owner.command("CLUSTER", "ADDSLOTS", 0)
+    await asyncio.wait_for(started, 20)

@@ -23,7 +23,7 @@ def test_the_sink_hears_of_the_first_shard_that_goes_and_of_the_last_that_comes_
     told.interrupt([2], "two again")
     assert sink.events == [("interrupted", "one")] and stats.interruptions == 1 and stats.away == 0.5
     told.restore([2], "x")
-    assert sink.names() == ["interrupted"] and told.is_down(1) and not told.is_down(2)
+    assert sink.names() == ["interrupted"] and not told.is_up(1) and told.is_up(2)
     told.restore([1], "x")
     assert sink.names() == ["interrupted", "restored"] and stats.away == 0
 
