@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -18,8 +17,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from broker.base import BrokerError
-from server import jsontext
 from server.api import looking, moderation, openapi, publishing, watching
+from server.api.body import UnreadBody, answer_unread, body_of
 from server.api.keys import ApiKey, Keyring
 from server.api.operation import Call, Operation
 from server.api.problems import Problem, of_broker, of_validation
@@ -29,8 +28,6 @@ from server.hub import LocalHub
 
 logger = logging.getLogger("server.api")
 
-MAX_BODY_BYTES: Final = 1024 * 1024
-BODY_WITHIN_S: Final = 10.0
 MAX_QUERY_FIELDS: Final = 20
 OPERATIONS: Final = (*publishing.OPERATIONS, *looking.OPERATIONS, *moderation.OPERATIONS, *watching.OPERATIONS)
 
@@ -56,6 +53,9 @@ class Api:
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
+        except UnreadBody as problem:
+            await answer_unread(problem.response(), receive, send)
+            return
         except Problem as problem:
             response = problem.response()
         except BrokerError as error:
@@ -123,7 +123,7 @@ class Api:
             )
 
     async def _given(self, request: Request, operation: Operation) -> Any:
-        given = await _body_of(request) if operation.has_body else _query_of(request)
+        given = await body_of(request) if operation.has_body else _query_of(request)
         try:
             return operation.takes.model_validate(given)
         except ValidationError as error:
@@ -131,43 +131,6 @@ class Api:
 
 
 NOT_KEPT: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
-
-
-async def _body_of(request: Request) -> object:
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem("unsupported_media_type", "send the body as JSON, with Content-Type: application/json")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > MAX_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_WITHIN_S):
-            async for part in request.stream():
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError:
-        raise Problem(
-            "timeout", f"the body did not come within {BODY_WITHIN_S:g} s: send it again", headers=LAST
-        ) from None
-    source = bytes(body)
-    try:
-        value = orjson.loads(source)
-        jsontext.encode(None, source)  # what orjson lets pass: integers of more than 64 bits
-    except ValueError as error:
-        raise Problem("bad_request", f"the body is no JSON: {error}") from None
-    return value
-
-
-LAST: Final = {"Connection": "close"}
-"""The rest of the body is not read."""
-
-
-def _too_large() -> Problem:
-    return Problem(
-        "too_large", f"a body has at most {MAX_BODY_BYTES} bytes: send less, or smaller batches", headers=LAST
-    )
 
 
 def _query_of(request: Request) -> Mapping[str, str]:

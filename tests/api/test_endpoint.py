@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -208,6 +209,44 @@ async def test_a_large_body_without_a_length_is_not_read_to_its_end() -> None:
             client.send(chunk)
         status, text = await client.head()
         assert status == 413 and b"connection: close" in text.lower()
+
+
+async def test_who_sends_all_of_a_large_body_before_reading_is_not_reset() -> None:
+    """RFC 9112 §9.6: closed with bytes unread, TCP would throw the answer away."""
+    size = 3 * 2**20
+    head = f"POST /api/v1/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: {SECRETS['ops']}\r\nContent-Length: {size}\r\n\r\n"
+
+    def exchange(port: int) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(head.encode())
+            for _ in range(size // 65536):
+                client.sendall(b" " * 65536)
+            return b"".join(iter(lambda: client.recv(65536), b""))
+
+    async with node_here("fast", api_keys=KEYS) as node:
+        answer = await asyncio.to_thread(exchange, node.served.port)
+        assert answer.startswith(b"HTTP/1.1 413 ") and b"send less" in answer
+
+
+async def test_a_body_without_an_end_is_not_read_for_long() -> None:
+    head = (
+        f"POST /api/v1/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: {SECRETS['ops']}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+
+    def sent_until_closed(port: int) -> int:
+        sent = 0
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(head.encode())
+            while sent < 2**30:
+                try:
+                    client.sendall(b"10000\r\n" + b" " * 65536 + b"\r\n")
+                except OSError:
+                    break
+                sent += 65536
+        return sent
+
+    async with node_here("fast", api_keys=KEYS) as node:
+        assert await asyncio.to_thread(sent_until_closed, node.served.port) < 2**25  # 5 MiB and what the kernel holds
 
 
 async def test_a_caller_who_leaves_in_the_middle_of_a_body_is_nothing_special() -> None:
