@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server import handshake
@@ -25,6 +25,11 @@ HEAD_TIMEOUT_S = 5.0
 SECOND_LOOK_S = 1.0
 """Nobody is turned away by a timer that itself was late, but so much later: what a node did not get round to read
 (it was frozen, or there is a storm) may be the whole head."""
+BODY_LOOK_S = 15.0
+"""A body that is being read brings ``MIN_BODY_BYTES`` in this time, or comes to its end."""
+MIN_BODY_BYTES = 4096
+MAX_PIPELINED = 8
+"""Requests that wait for the answer to one before them. Each costs some 2 KiB as objects and 35 bytes to send."""
 LINGER_S = 2.0
 """How long a peer that was turned away may take to read why."""
 MAX_HEAD_BYTES = 32 * 1024
@@ -77,6 +82,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._due_s = 0.0
         self._turned_away = False
         self._key = b""
+        self._unanswered: list[RequestResponseCycle] = []
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._body_bytes = 0
+        self._body_due_s = 0.0
+        self._body_held = False
+        """Since the last look the application has let the body wait, not the peer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -88,6 +99,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
+        self._body_done()
+        for cycle in self._unanswered:  # uvicorn tells the latest only, and the others write to what is closed
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unanswered.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -127,14 +143,18 @@ class HttpProtocol(HttpToolsProtocol):
         websocket = asks and self._should_upgrade()
         if not websocket:
             handshake.check_plain(self.parser.get_http_version(), self.headers, asks)
+            if len(self._unanswered) > MAX_PIPELINED:
+                raise handshake.Refused(_INVALID)
         super().on_headers_complete()
         if websocket:
             self._key = handshake.check(self.scope["method"], self.scope["http_version"], self.headers)
             if self._busy():
                 raise handshake.Refused(_INVALID)
-
         else:
+            self._unanswered.append(self.cycle)
             self._in_body = True
+            if self._body_timer is None:
+                self._body_due()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
@@ -146,11 +166,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_came = True
+        self._body_bytes += len(body)
         super().on_body(body)
+        self._body_held |= self.flow.read_paused
 
     def on_message_complete(self) -> None:
         self._in_body = False
+        self._body_done()
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._unanswered:
+            del self._unanswered[0]
+        super().on_response_complete()
 
     def _busy(self) -> bool:
         """An earlier request of this connection has not been answered in full."""
@@ -178,10 +206,30 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()  # it asked for nothing: browsers open connections in advance
 
+    def _body_due(self) -> None:
+        self._body_bytes = 0
+        self._body_held = self.flow.read_paused
+        self._body_due_s = self.loop.time() + BODY_LOOK_S
+        self._body_timer = self.loop.call_later(BODY_LOOK_S, self._look_at_body)
+
+    def _body_done(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+    def _look_at_body(self) -> None:
+        late = self.loop.time() - self._body_due_s > SECOND_LOOK_S / 10
+        waits = self._body_held or self.cycle.waiting_for_100_continue
+        if late or waits or self._body_bytes >= MIN_BODY_BYTES:
+            self._body_due()
+        else:
+            self._turn_away(_OVERDUE)
+
     def _turn_away(self, response: bytes) -> None:
         """Say why, and discard what still comes, lest a reset overtakes the answer."""
         self._turned_away = True
         self._head_done()
+        self._body_done()
         if self._busy():
             self.transport.abort()  # in the middle of another response there is no place for this one
             return

@@ -886,3 +886,70 @@ async def test_bodies_of_requests_are_no_heads() -> None:
     async with serving(lane_config(app)) as served, raw_client(served.port, post) as client:
         assert (await client.head())[0] == 200
         assert await client.reader.readexactly(6) == b"300000"
+
+
+async def test_a_body_that_hardly_comes_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn_http, "BODY_LOOK_S", 0.2)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        while (event := await receive())["type"] == "http.request":
+            pass
+        told.put_nowait(event["type"])
+
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n"
+    async with serving(lane_config(app)) as served, raw_client(served.port, post) as client:
+        trickle = asyncio.create_task(_trickle(client, b"x" * 1500))
+        assert await client.rest() == b""
+        await trickle
+        assert await told.get() == "http.disconnect"
+
+
+async def test_a_body_that_the_application_lets_wait_is_not_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where the peer may not send on, nor where it waits to be asked (Expect: 100-continue)."""
+    monkeypatch.setattr(uvicorn_http, "BODY_LOOK_S", 0.05)
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.4)  # so many looks pass
+        await read_it_all(scope, receive, send)
+
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n"
+    async with serving(lane_config(app)) as served:
+        async with raw_client(served.port, head + b"\r\n" + b"x" * 3_000_000) as client:
+            assert (await client.head())[0] == 200
+        async with raw_client(served.port, head + b"Expect: 100-continue\r\n\r\n") as client:
+            assert (await client.head())[0] == 100
+            client.send(b"x" * 3_000_000)
+            assert (await client.head())[0] == 200
+
+
+async def test_requests_that_are_sent_before_the_answers_are_few(caplog: pytest.LogCaptureFixture) -> None:
+    """64 KiB of them were 4 MiB of objects: they are not taken in. Whoever waited for an answer is told of the end."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        await receive()
+        told.put_nowait((await receive())["type"])
+        await ok(scope, receive, send)
+
+    logging.disable(logging.NOTSET)
+    async with serving(lane_config(app)) as served:
+        async with raw_client(served.port, GET * (uvicorn_http.MAX_PIPELINED + 2)) as client:
+            assert await client.rest() == b""
+            assert await told.get() == "http.disconnect"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_few_requests_ahead_are_answered_in_order() -> None:
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        body = scope["path"][1:].encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+        await send({"type": "http.response.body", "body": body})
+
+    ahead = b"".join(GET.replace(b"/ ", b"/%d " % n) for n in range(uvicorn_http.MAX_PIPELINED + 1))
+    async with serving(lane_config(app)) as served, raw_client(served.port) as client:
+        for _ in range(3):
+            client.send(ahead)
+            for n in range(uvicorn_http.MAX_PIPELINED + 1):
+                assert (await client.head())[0] == 200
+                assert await client.reader.readexactly(1) == b"%d" % n
