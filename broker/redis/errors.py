@@ -24,8 +24,8 @@ REFUSED = {
 }
 """First words of replies that say: nothing was done."""
 
-NOPERM_IN_SCRIPT = "ERR The user executing the script"
-"""How Redis before 7.2 says NOPERM from inside a script."""
+NOPERM_IN_SCRIPT = ("ERR The user executing the script", "ERR ACL failure in script")
+"""How NOPERM reads from inside a script: until Redis 7.0, and from 7.2 and in Valkey."""
 
 DEMOTED = ("READONLY", "MASTERDOWN")
 """This server is no master any more: the connections have to be built again."""
