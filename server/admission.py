@@ -87,9 +87,16 @@ class Admission:
             place.claim(identity.user)
         return identity, given
 
-    async def renew(self, token: str) -> Identity:
-        """Who a fresh token names. Raises :class:`Refused`."""
-        return await self._authenticator.identify_token(token)
+    async def renew(self, token: str, by: str) -> Identity:
+        """Who a fresh token names. ``by`` names whoever brings it on an open connection. Raises :class:`Refused`, and
+        :class:`Denied`, without a look at it, to who has brought too many bad ones."""
+        self._suspects.renewing(by)
+        try:
+            return await self._authenticator.identify_token(token)
+        except Refused as refused:
+            if refused.guessed:
+                self._suspects.renewed_badly(by)
+            raise
 
     async def _given(self, scope: Scope) -> Credentials:
         if self._sessions is not None and "session" not in scope:

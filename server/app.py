@@ -215,9 +215,11 @@ class Node:
             session_cookie=settings.session_cookie,
         )
 
-    async def _renew(self, token: str) -> Identity:
+    async def _renew(self, token: str, by: str) -> Identity:
         try:
-            return await self._site.admission.renew(token)
+            return await self._site.admission.renew(token, by)
+        except Denied as denied:
+            raise Refusal("rate_limited", denied.text) from denied
         except Refused as error:
             raise Refusal("unauthorized", str(error)) from error
 

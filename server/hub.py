@@ -64,8 +64,9 @@ class LocalHub(Roll, Listener):
         """This node is leaving: it is not ready, and its clients are sent away."""
         self.gate: Gate | None = None
         """The application's say in what clients may do, where there is one."""
-        self.renew: Callable[[str], Awaitable[Identity]] | None = None
-        """Who a fresh token names; raises :class:`server.refusal.Refusal`. None: tokens cannot be replaced here."""
+        self.renew: Callable[[str, str], Awaitable[Identity]] | None = None
+        """Who a fresh token names, and by whom it is brought (for the limit on bad ones); raises
+        :class:`server.refusal.Refusal`. None: tokens cannot be replaced here."""
         self.on_lost: Callable[[Connection], object] | None = None
         """Told of every connection that has gone."""
         self.expiry = Expiry(settings.leeway_s)

@@ -183,7 +183,8 @@ class Operations:
     def _auth(self, connection: Connection, request: protocol.Auth) -> Waiting:
         if self._hub.renew is None:
             raise Refusal("forbidden", "tokens cannot be replaced here")
-        return self._replace_token(connection, request, self._hub.renew(request.token))
+        by = connection.user or f"connection {connection.id}"
+        return self._replace_token(connection, request, self._hub.renew(request.token, by))
 
     async def _replace_token(
         self, connection: Connection, request: protocol.Auth, renewal: Awaitable[Identity]

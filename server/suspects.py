@@ -26,6 +26,8 @@ MAX_WAITING: Final = 8
 MAX_SUBJECT_CHARS: Final = 128
 TOO_MANY: Final = "Too many bad credentials came from your address or for this user: wait, then bring good ones.\n"
 
+TOO_MANY_RENEWALS: Final = "you brought too many bad tokens: wait, then bring a good one"
+
 
 class Suspects:
     def __init__(self, per_min: float) -> None:
@@ -64,6 +66,16 @@ class Suspects:
         if any(waits):
             raise self._denied(address, subject)
 
+    def renewing(self, by: str) -> None:
+        """Somebody who is connected brings a token. Raises :class:`Denied` if their bad ones were too many: it is about
+        their own connections only that they are not heard, so nobody else can bring that about."""
+        wait_s = self._buckets.wait_s(_of_renewals(by), time.monotonic())
+        if wait_s:
+            raise Denied(429, TOO_MANY_RENEWALS, "guesses", wait_s)
+
+    def renewed_badly(self, by: str) -> None:
+        self._buckets.take(_of_renewals(by), time.monotonic())
+
     def _denied(self, address: str | None, subject: str | None) -> Denied:
         now_s = time.monotonic()
         wait_s = max((self._buckets.wait_s(key, now_s) for key in _keys(address, subject)), default=0.0)
@@ -92,6 +104,10 @@ def subject_of(token: str | None) -> str | None:
 
 def _of_address(address: str) -> str:
     return f"address {address}"
+
+
+def _of_renewals(by: str) -> str:
+    return f"renewals {by}"
 
 
 def _keys(address: str | None, subject: str | None) -> list[str]:

@@ -195,6 +195,21 @@ async def test_who_guesses_at_one_user_does_not_lock_that_user_out(lane: str) ->
             assert (await client.frame())["op"] == "welcome"
 
 
+async def test_guessing_on_an_open_connection_is_limited_too_for_the_user_who_guesses(lane: str) -> None:
+    async with running(Hub(), lane=lane, secret=SECRET, failed_auth_per_min=3) as node:
+        bad = token("alice", secret="x" * 32)
+        codes = []
+        for _ in range(3):  # connections: the limit is the user's
+            async with node.client("/ws", token=token("mallory")) as client:
+                assert (await client.frame())["op"] == "welcome"
+                codes += [(await client.ask("auth", token=bad))["code"] for _ in range(2)]
+        assert codes == ["unauthorized"] * 3 + ["rate_limited"] * 3
+        async with node.client("/ws", token=token("alice")) as client:
+            assert (await client.frame())["op"] == "welcome"
+            assert (await client.ask("auth", token=token("alice", lives_s=-3600)))["code"] == "unauthorized"
+            assert (await client.ask("auth", token=token("alice")))["ok"]
+
+
 async def test_expired_tokens_and_none_at_all_are_no_guesses(lane: str) -> None:
     async with running(Hub(), lane=lane, secret=SECRET, failed_auth_per_min=2) as node:
         expired: dict[str, Any] = {"token": token("alice", lives_s=-3600)}
