@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support import busy
 from tests.support.figures import table
 from tests.support.redis_server import RedisServer
 
@@ -32,6 +33,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         error = unhandled[0].get("exception")
         raise AssertionError(f"the event loop reported: {unhandled[0].get('message')} {error!r}") from error
     return True
+
+
+def pytest_runtest_call() -> None:
+    busy.begin()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from broker.base import History, Mark, Signal, Status
 from tests.support.brokers import Backend
+from tests.support.busy import busy_s
 from tests.support.redis_server import RedisServer
 
 Step = tuple[str, Status, int] | None
@@ -75,7 +76,7 @@ async def test_the_mark_of_a_user_who_does_not_come_back_expires(
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         while {mark.user for mark in await a.broker.marks("r")} != {"2"}:
-            assert loop.time() - start_s < 10
+            assert loop.time() - start_s < 10 + busy_s()
             # Redis looks at whole seconds: the one who stays moves on, the other one has had his time
             await asyncio.sleep(0.1)
             if not await a.broker.advance("r", "2", "read", 2, b""):

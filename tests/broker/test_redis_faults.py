@@ -22,6 +22,7 @@ from broker.options import BrokerOptions
 from broker.redis.acl import acl_rules
 from broker.redis.broker import RedisBroker
 from tests.support.brokers import Node, running
+from tests.support.busy import busy_s
 from tests.support.redis_server import RedisServer
 from tests.support.sinks import RecordingSink
 from tests.support.tcp_proxy import TcpProxy
@@ -133,7 +134,7 @@ async def test_without_redis_at_start_the_node_waits_and_says_why(server: RedisS
             await a.broker.read("r", 0, 10)
         with pytest.raises(Unavailable, match="cannot subscribe"):
             await a.broker.subscribe("room:lost")
-        assert time.monotonic() - start_s < 3 * 0.4 + SLACK_S
+        assert time.monotonic() - start_s < 3 * 0.4 + SLACK_S + busy_s()
         await eventually(lambda: a.broker.stats.reconnects > 3)
         server.start()
         await asyncio.gather(a.broker.wait_ready())
@@ -229,7 +230,7 @@ async def test_flushall_is_noticed_by_the_next_heartbeat_and_everything_is_doubt
         server.command("FLUSHALL")
         start_s = time.monotonic()
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < HEARTBEAT_S + SLACK_S
+        assert time.monotonic() - start_s < HEARTBEAT_S + SLACK_S + busy_s()
         await healed(a, ["resubscribed"])
         assert a.sink.events == [("resubscribed", ["room:idle", "room:r"])]
 
@@ -277,9 +278,9 @@ async def test_a_paused_redis_lets_no_caller_wait_and_doubles_nothing(server: Re
         await asyncio.sleep(0)
         queued = a.broker.append("r", b"2", history=HISTORY, dedup=Dedup("s", "2"))
         assert isinstance(await outcome(queued), Unavailable)
-        assert time.monotonic() - start_s < 0.4 + SLACK_S
+        assert time.monotonic() - start_s < 0.4 + SLACK_S + busy_s()
         assert isinstance(await outcome(sent), OutcomeUnknown)
-        assert time.monotonic() - start_s < 0.8 + SLACK_S
+        assert time.monotonic() - start_s < 0.8 + SLACK_S + busy_s()
         retried = None
         while not isinstance(retried, Position):
             retried = await outcome(a.broker.append("r", b"1", history=HISTORY, dedup=Dedup("s", "1")))
@@ -299,7 +300,7 @@ async def test_a_frozen_redis_is_noticed_in_time_and_heals(server: RedisServer, 
             server.command("CLIENT", "PAUSE", 5000, "ALL")
         start_s = time.monotonic()
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S + busy_s()
         assert "deaf or frozen" in a.broker.reason and not a.broker.ready
         assert isinstance(await outcome(a.broker.append("r", b"x", history=HISTORY)), Unavailable)
         await eventually(lambda: "no answer within 1 s" in a.broker.reason)
@@ -314,7 +315,7 @@ async def test_a_half_open_connection_is_noticed_in_time_and_heals(server: Redis
         proxy.hold_down()
         start_s = time.monotonic()
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S + busy_s()
         proxy.release()
         await healed(a, OUTAGE)
 
@@ -326,7 +327,7 @@ async def test_a_deaf_subscriber_is_noticed_though_commands_are_answered(server:
         proxy.deafen(2)  # the first one carries the commands
         missed = await a.broker.append("r", b"missed", history=HISTORY)
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S + busy_s()
         assert "deaf or frozen" in a.broker.reason and a.sink.deliveries == []
         await a.sink.wait_for(lambda: ("restored",) in a.sink.events)
         assert (await a.broker.read("r", 0, 10)).top == missed
@@ -351,7 +352,7 @@ async def test_a_busy_redis_fails_fast_and_heals_after_script_kill() -> None:
                 await eventually(lambda: "BUSY" in a.broker.reason)
                 start_s = time.monotonic()
                 assert isinstance(await outcome(a.broker.append("r", b"x", history=HISTORY)), BrokerError)
-                assert time.monotonic() - start_s < 1.3 + SLACK_S
+                assert time.monotonic() - start_s < 1.3 + SLACK_S + busy_s()
             finally:
                 server.command("SCRIPT", "KILL")
                 foreign.join()
@@ -389,7 +390,7 @@ async def test_a_demoted_redis_is_left_and_a_promoted_one_is_taken(server: Redis
         start_s = time.monotonic()
         server.command("REPLICAOF", "127.0.0.1", "1")
         await a.sink.wait_for(lambda: a.sink.events)
-        assert time.monotonic() - start_s < NOTICED_S + SLACK_S
+        assert time.monotonic() - start_s < NOTICED_S + SLACK_S + busy_s()
         await eventually(lambda: "is a replica" in a.broker.reason)
         with pytest.raises(Unavailable, match="is a replica"):
             await a.broker.append("r", b"x", history=HISTORY)
@@ -541,7 +542,7 @@ async def test_a_reader_that_dies_is_logged_counted_and_built_again(
     start_s = time.monotonic()
     await node.append("r", b"lost on this node", history=HISTORY)
     await sink.wait_for(lambda: ("restored",) in sink.events)
-    assert time.monotonic() - start_s < 1
+    assert time.monotonic() - start_s < 1 + busy_s()
     await healed(Node(node, sink), OUTAGE)
     assert node.stats.reader_restarts == 1
     assert "by intention" in caplog.text
@@ -677,7 +678,7 @@ async def test_a_reconnecting_node_backs_off_and_begins_anew_after_a_confirmed_p
         start_s = time.monotonic()
         server.command("CLIENT", "KILL", "TYPE", "pubsub")
         await a.sink.wait_for(partial(restored, a, 5))
-        assert time.monotonic() - start_s < 0.8 / 2  # what the next one would have been at least
+        assert time.monotonic() - start_s < 0.8 / 2 + busy_s()  # what the next one would have been at least
 
 
 # With the times of production
@@ -697,7 +698,7 @@ async def test_a_frozen_redis_is_noticed_within_five_seconds_by_default(server: 
             noticed_s.append(time.monotonic() - start_s)
             server.resume()
             await a.sink.wait_for(partial(restored, a, times), 10)
-        assert max(noticed_s) <= 5 + 0.25, noticed_s
+        assert max(noticed_s) <= 5 + 0.25 + busy_s(), noticed_s
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from broker.options import BrokerOptions
 from broker.redis.broker import RedisBroker
 from broker.redis.keys import CLUSTER_SHARDS, Keys
 from tests.support.brokers import running
+from tests.support.busy import busy_s
 from tests.support.cluster import Cluster, Traffic, cluster
 from tests.support.figures import note
 from tests.support.redis_cluster import NODE_TIMEOUT_MS, RedisCluster
@@ -82,7 +83,7 @@ def judge_others(row: str, others: Sequence[Traffic], quiet_s: float, fault_s: f
         assert percent > 50 or ratio < 5
     note(f"{row}: longest time without an ack in other masters' rooms", max(o.outage_s(fault_s) for o in others), "s")
     note(f"{row}: refused in other masters' rooms", sum(len(other.refused) for other in others), "")
-    assert max(other.outage_s(fault_s) for other in others) < BLINK_S
+    assert max(other.outage_s(fault_s) for other in others) < BLINK_S + busy_s()
 
 
 async def presence_is_exact(world: Cluster, rooms: Sequence[str]) -> None:
@@ -118,7 +119,7 @@ async def test_b18_a_master_that_is_away_costs_its_own_rooms_seconds_and_the_oth
         outage_s = traffics[0].outage_s(fault_s)
         note(f"{row}: longest time without an ack in its rooms", outage_s, "s")
         judge_others(row, traffics[1:], quiet_s, fault_s)
-        assert NODE_TIMEOUT_MS / 1000 < outage_s < promoted_s + NOTICED_S
+        assert NODE_TIMEOUT_MS / 1000 < outage_s < promoted_s + NOTICED_S + busy_s()
         master.resume() if how == "frozen" else master.start()
         await asyncio.to_thread(redis_cluster.settled)
         await world.healed(row, hit, fault_s, PATIENCE_S)

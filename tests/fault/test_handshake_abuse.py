@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.support.busy import busy_s
 from tests.support.figures import note
 from tests.support.nginx import NginxServer
 from tests.support.node import NodeServer
@@ -101,8 +102,8 @@ async def slow_ones_at_once(count: int, p99_s: float) -> None:
         note(f"{row}: handshakes of others meanwhile, p50", 1e3 * others_s[len(others_s) // 2], "ms")
         note(f"{row}: handshakes of others meanwhile, p99", 1e3 * others_s[int(len(others_s) * 0.99)], "ms")
         assert lasted_s[0] >= HEAD_S - 0.1
-        assert lasted_s[-1] < HEAD_S + 5, "a second's second look, the time to say why, and a busy machine"
-        assert others_s[int(len(others_s) * 0.99)] < p99_s
+        assert lasted_s[-1] < HEAD_S + 3 + busy_s(), "a second's second look, and the time to say why"
+        assert others_s[int(len(others_s) * 0.99)] < p99_s + busy_s()
         assert node.metric("process_open_fds") < 60
 
 
@@ -144,7 +145,7 @@ async def test_a_hundred_who_say_too_much_are_turned_away_in_bounded_memory(one_
     grown = memory_bytes(one_node, "VmHWM") - max(highest, before)
     note("C26 100 attackers with 1 MiB each: memory of the node", grown / MIB, "MiB")
     assert grown < 40 * MIB
-    assert await handshake_s(one_node.port) < 5
+    assert await handshake_s(one_node.port) < 5 + busy_s()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fault.test_presence_nodes import rolling_restart
+from tests.support.busy import busy_s
 from tests.support.figures import note
 from tests.support.namespaces import private_network
 from tests.support.node import NodeServer
@@ -56,7 +57,7 @@ async def test_after_a_node_crash(three: Servers) -> None:
         stage.lost(stage.nodes[0])
         took_s = await gone(observer, users, killed_s)
         note(f"offline after a node crash (bound {CRASH_S} s)", took_s, "s")
-        assert took_s <= CRASH_S
+        assert took_s <= CRASH_S + busy_s()
         assert await stage.settled() == (each(users, "offline"),) * 2
 
 
@@ -71,7 +72,7 @@ async def test_after_a_close_and_a_reset(three: Servers) -> None:
         await stage.vanish(*aborted)
         took_s = await gone(observer, users + resets, closed_s)
         note(f"offline after a clean close or a reset (bound {CLOSE_S} s)", took_s, "s")
-        assert 5 <= took_s <= CLOSE_S
+        assert 5 <= took_s <= CLOSE_S + busy_s()
         assert await stage.settled() == (each(users + resets, "offline"),) * 2
 
 
@@ -98,7 +99,7 @@ async def test_after_a_client_fell_silent() -> None:
             finally:
                 network.heal()
             note(f"offline after a client's network ended (bound {VANISHED_S} s)", took_s, "s")
-            assert took_s <= VANISHED_S
+            assert took_s <= VANISHED_S + busy_s()
             stage.lost(stage.nodes[0])
             assert await stage.settled() == (each(users, "offline"),) * 2
 

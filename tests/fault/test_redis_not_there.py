@@ -30,7 +30,7 @@ async def test_a_node_starts_without_redis_and_begins_when_it_comes() -> None:
         await eventually(lambda: status(node, "/healthz")[0] == 200, 20)
         await eventually(lambda: b"cannot connect to Redis" in status(node, "/readyz")[1], 10)
         assert status(node, "/readyz")[0] == 503
-        async with connect(f"{node.ws_url}?user=alice") as client, asyncio.timeout(20):
+        async with connect(f"{node.ws_url}?user=alice") as client, asyncio.timeout(30):
             assert json.loads(await client.recv())["op"] == "welcome"
             assert json.loads(await client.recv())["op"] == "degraded"
             await client.send('{"op":"join","room":"r","id":1}')

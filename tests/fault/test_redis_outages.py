@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import pytest
 import redis as redis_py
 
+from tests.support.busy import busy_s
 from tests.support.cluster import PRODUCTION, SLACK_S, TIMEOUT_S, UNAVAILABLE_S, Cluster, Traffic, cluster
 from tests.support.figures import note
 from tests.support.node import NodeServer
@@ -38,7 +39,7 @@ async def refused(world: Cluster, node: NodeServer, room: str, codes: tuple[str,
         one.timed("message", room=room, data="never"), one.timed("join", room="another")
     ):
         assert not reply["ok"] and reply["code"] in codes, reply
-        assert seconds < SLACK_S + (UNAVAILABLE_S if reply["code"] == "unavailable" else TIMEOUT_S)
+        assert seconds < SLACK_S + busy_s() + (UNAVAILABLE_S if reply["code"] == "unavailable" else TIMEOUT_S)
 
 
 @contextlib.asynccontextmanager

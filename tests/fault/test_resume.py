@@ -13,6 +13,7 @@ import jwt
 import pytest
 from roomcast_client import Position
 
+from tests.support.busy import busy_s
 from tests.support.cluster import SCALED, Cluster, Traffic, cluster
 from tests.support.figures import note
 from tests.support.node import NodeServer
@@ -262,7 +263,7 @@ async def storm(clients: int) -> None:
         )
         for one in peers:
             await one.until(lambda one=one: one.views["r"].position.offset == 320)  # type: ignore[misc]
-        assert took_s[int(clients * 0.99)] < 5
+        assert took_s[int(clients * 0.99)] < 5 + busy_s()
         assert reads < clients / 5 + 50, "one read of the log must serve many"
 
 

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from tests.support.busy import busy_s
 from tests.support.cluster import Traffic, cluster
 from tests.support.figures import note
 from tests.support.redis_sentinel import RedisSentinels
@@ -68,7 +69,7 @@ async def test_b15_a_killed_master_costs_seconds_and_nothing_is_lost_in_silence(
             await traffic.progress(20, PATIENCE_S)
             outage_s = traffic.outage_s(killed_s)
             note("B15 master killed: longest time without an ack", outage_s, "s")
-            assert outage_s < promoted_s + NOTICED_S
+            assert outage_s < promoted_s + NOTICED_S + busy_s()
             await world.healed("B15 master killed", ROOM, killed_s, PATIENCE_S)
 
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 
 from loadtests.accounting import rss_bytes
+from tests.support.busy import busy_s
 from tests.support.figures import note
 from tests.support.node import NodeServer
 from tests.support.peer import Peer, peer
@@ -110,7 +111,7 @@ async def test_stalled_readers_cost_little_and_are_gone_in_time(node: NodeServer
                 while await metric(node, 'roomcast_slow_closes_total{why="limit"}') < len(ON):
                     for _ in range(10):
                         await say(ON, BULK[:4000])
-                await until_metric(node, 'roomcast_connections{lane="fast"}', 1, GONE_S + 5)
+                await until_metric(node, 'roomcast_connections{lane="fast"}', 1, GONE_S + 15)
                 gone_s = time.monotonic() - began_s
             errors = [each.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for each in sockets]
             assert errors == [errno.ECONNRESET] * STALLED, "the kernel keeps nothing of them either, and they are told"
@@ -118,7 +119,7 @@ async def test_stalled_readers_cost_little_and_are_gone_in_time(node: NodeServer
         note("C4 memory of the node per stalled reader", each_kib, "KiB")
         note("C4 from the first stall to the last abort", gone_s, "s")
         assert each_kib <= 300
-        assert gone_s <= GONE_S + filled_s + 1, "filling the buffers took some time, too"
+        assert gone_s <= GONE_S + filled_s + 1 + busy_s(), "filling the buffers took some time, too"
         by_why = {why: await metric(node, f'roomcast_slow_closes_total{{why="{why}"}}') for why in ("limit", "stall")}
         assert by_why["limit"] >= len(ON) and sum(by_why.values()) == STALLED
         assert await metric(node, 'roomcast_closes_total{code="4008"}') == STALLED

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from server.typists import SAY_EVERY_S, TYPING_S
+from tests.support.busy import busy_s
 from tests.support.figures import note
 from tests.support.peer import Peer
 from tests.support.presence import ROOM, SLACK_S, Servers, Stage, servers
@@ -66,7 +67,7 @@ async def test_each_way_to_stop_is_told_at_once_and_once(two: Servers) -> None:
             await stage.close(closes)
             await told(reader, closes.user, True, False)
             took_s = time.monotonic() - stopped_s
-            assert took_s < 1 + SLACK_S, "that was the deadline and not the stop"
+            assert took_s < 1 + SLACK_S + busy_s(), "that was the deadline and not the stop"
             # Nobody hears of oneself, and the stop came before the message that caused it was forgotten.
             assert all(typing(one, one.user) == [] for one in everyone)
 
@@ -96,7 +97,7 @@ async def test_the_typists_node_is_killed_and_every_receiver_ends_it_by_itself(t
             await told(one, "lost", *expected)
         took_s = time.monotonic() - started_s
         note("C36: typing ends after the typist's node was killed", took_s, "s")
-        assert TYPING_S - 0.5 <= took_s <= TYPING_S + SLACK_S
+        assert TYPING_S - 0.5 <= took_s <= TYPING_S + SLACK_S + busy_s()
 
 
 async def test_a_stop_that_is_never_said_comes_after_six_seconds(two: Servers) -> None:

@@ -19,6 +19,7 @@ from roomcast import Hub, Settings, WebSocket
 from server import expiry
 from server.revocation import Revoked
 from tests.handlers.world import LANES, SECRET, Running, running, session_cookie
+from tests.support.busy import busy_s
 from tests.support.features import covers
 from tests.support.redis_server import RedisServer
 from tests.support.served import raw_client
@@ -307,7 +308,7 @@ async def test_disconnect_reaches_every_node_and_they_may_come_back(lane: str, b
                 before = time.monotonic()
                 await operator.disconnect(**given)
                 assert (await ann.closed())[0] == (await raw.closed())[0] == 4004
-                assert time.monotonic() - before < 2
+                assert time.monotonic() - before < 2 + busy_s()
             assert (await bob.ask("ping"))["op"] == "pong"
         assert await user_on_ws(there, token=mine) == "ann"
 
@@ -328,7 +329,7 @@ async def test_revoking_reaches_every_node_those_that_start_later_too(lane: str,
             }[by]
             before = time.monotonic()
             await operator.revoke(**given)
-            assert (await ann.closed())[0] == 4004 and time.monotonic() - before < 2
+            assert (await ann.closed())[0] == 4004 and time.monotonic() - before < 2 + busy_s()
         async with running(later, lane=lane, **bus) as new:
             for node in (here, there, new):
                 assert await user_on_ws(node, token=old, session=session) == 4001
@@ -411,7 +412,7 @@ async def test_sending_away_works_over_redis_and_survives_the_nodes(redis_server
             assert (await ann.closed())[0] == 4004
             await operator.disconnect(token_id="t-2")
             assert (await bob.closed())[0] == 4004
-            assert time.monotonic() - before < 2
+            assert time.monotonic() - before < 2 + busy_s()
     async with running(Hub(), **shared) as later:
         await asyncio.wait_for(later.node.hub.broker.wait_ready(), 5)
         async with later.client("/ws", token=mine) as again:

@@ -33,7 +33,7 @@ async def two_nodes(backend: Backend, lane: str, **settings: Any) -> AsyncIterat
             broker = backend.broker(name)
             nodes.append(await stack.enter_async_context(node_here(its_lane, broker=broker, **settings)))
         for node in nodes:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await node.hub.broker.wait_ready()
         yield nodes
 

@@ -162,10 +162,10 @@ async def test_so_many_are_under_way_at_once_and_one_that_ends_lets_the_next_beg
     await asyncio.sleep(0.01)
     assert not any(task.done() for task in waiting) and len(node._waiting) == 3
     places[0].left()
-    await asyncio.wait_for(waiting[0], 1)
+    await asyncio.wait_for(waiting[0], 30)
     assert not waiting[1].done()
     places[1].entered(Connection())
-    await asyncio.wait_for(waiting[1], 1)
+    await asyncio.wait_for(waiting[1], 30)
     waiting[2].cancel()
     await asyncio.wait(waiting)
     late[2].left()

@@ -343,7 +343,7 @@ async def test_a_close_by_the_application_and_what_it_may_do_then(fast: bool) ->
     async with serving(lane_config(app, fast=fast)) as served, raw_client(served.port, handshake()) as client:
         await opened(client)
         assert await client.frame() == (0x88, close_payload(4000, b"enough"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         client.send(client_frame(CLOSE, close_payload(4000)))
         assert await client.rest() == b""
@@ -369,7 +369,7 @@ async def test_a_close_by_the_peer_is_told_with_code_and_reason(fast: bool) -> N
         await opened(client)
         client.send(client_frame(TEXT, b"a") + client_frame(CLOSE, close_payload(4321, b"bye")))
         assert await client.frame() == (0x88, close_payload(4321, b"bye"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
     assert events[0] == {"type": "websocket.receive", "text": "a"}
     assert events[1] == {"type": "websocket.disconnect", "code": 4321, "reason": "bye"}
@@ -390,7 +390,7 @@ async def test_receive_after_the_end_says_so_again() -> None:
     async with serving(lane_config(app)) as served:
         async with raw_client(served.port, handshake()) as client:
             await opened(client)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
     assert [(event["type"], event["code"]) for event in events] == [("websocket.disconnect", 1006)] * 3
 
@@ -450,7 +450,7 @@ async def test_an_application_that_errs_is_told(
 
     done = asyncio.Event()
     async with serving(lane_config(app)) as served, raw_client(served.port, handshake()) as client:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await done.wait()
         _, head = await client.head()
         assert b"b: c" not in head
@@ -510,7 +510,7 @@ async def test_send_waits_for_a_peer_that_does_not_read() -> None:
             [connection] = connections
             await eventually(lambda: connection.outbound_bytes() > 65536)
             assert connection.outbound_bytes() < 300_000
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await ended.wait()  # not left waiting for a transport that is gone
 
 
@@ -530,7 +530,7 @@ async def test_an_application_that_only_sends_learns_of_a_close() -> None:
         await opened(client)
         client.send(client_frame(CLOSE, close_payload(1000)))
         assert (await client.rest()).endswith(frames.close_frame(1000))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await ended.wait()
 
 
@@ -668,7 +668,7 @@ async def test_a_server_that_leaves_tells_everybody(state: str) -> None:
 
     reached = asyncio.Event()
     async with serving(lane_config(app)) as served, raw_client(served.port, handshake()) as client:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await reached.wait()
         for connection in served.connections:
             connection.shutdown()
@@ -701,7 +701,7 @@ async def test_a_peer_that_goes_while_the_application_thinks_about_it_leaves_not
 
     async with serving(lane_config(app)) as served:
         async with raw_client(served.port, handshake()):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await thinking.wait()
         think.set()
         await eventually(lambda: not served.server.server_state.tasks and not served.connections)

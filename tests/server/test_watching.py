@@ -43,7 +43,7 @@ class Watcher:
 
     async def until(self, wanted: Callable[[View], object]) -> View:
         """The next view that is as wanted."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 while self._views:
                     view = self._views.popleft()

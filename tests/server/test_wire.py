@@ -399,7 +399,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def soon(event: asyncio.Event) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await event.wait()
 
 

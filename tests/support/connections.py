@@ -68,7 +68,7 @@ class RecordingConnection(Connection):
         else:
             self.hub.received(self, data, True)
 
-    async def until(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 5.0) -> dict[str, Any]:
+    async def until(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 30.0) -> dict[str, Any]:
         """The first event, from the beginning, of which ``wanted`` is true. It and those before it are taken away."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -79,7 +79,7 @@ class RecordingConnection(Connection):
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def reply(self, id: int | str, timeout_s: float = 5.0) -> dict[str, Any]:
+    async def reply(self, id: int | str, timeout_s: float = 30.0) -> dict[str, Any]:
         return await self.until(lambda event: event.get("op") == "reply" and event.get("id") == id, timeout_s)
 
     def of(self, kind: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from tests.support.waiting import eventually, eventually_sync
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 20.0
+START_S = 60.0
 UNHURRIED = {
     "requests_per_s": 1e6,
     "requests_burst": 10**6,
@@ -137,7 +137,7 @@ class NodeServer:
         except OSError:
             return False
 
-    def get(self, path: str, timeout_s: float = 1.0) -> tuple[int, bytes]:
+    def get(self, path: str, timeout_s: float = 5.0) -> tuple[int, bytes]:
         """One HTTP GET: status and body. OSError when nobody answers in time. Blocks."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
@@ -149,7 +149,7 @@ class NodeServer:
         finally:
             connection.close()
 
-    def metric(self, name: str, timeout_s: float = 1.0) -> float:
+    def metric(self, name: str, timeout_s: float = 5.0) -> float:
         """The value of one metric, its labels as they stand in the page. KeyError if the node has none of that name."""
         for line in self.get("/metrics", timeout_s)[1].decode().splitlines():
             if line.startswith(name + " "):

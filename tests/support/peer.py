@@ -20,7 +20,7 @@ from roomcast_client import Message, Position, Reset
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-IN_TIME_S = 10.0
+IN_TIME_S = 30.0
 Frame = dict[str, Any]
 
 

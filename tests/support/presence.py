@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 
 from broker.redis.keys import Keys
+from tests.support.busy import busy_s
 from tests.support.node import START_S, NodeServer
 from tests.support.peer import Frame, Peer
 from tests.support.redis_server import RedisServer
@@ -122,7 +123,7 @@ class Observer(Peer):
             (users.add if status == "online" else users.discard)(user)
         return users
 
-    async def saw(self, user: str, status: str, room: str | None = None, timeout_s: float = 10.0) -> None:
+    async def saw(self, user: str, status: str, room: str | None = None, timeout_s: float = 30.0) -> None:
         await self.until(lambda: (user, status) in self.changes(room), timeout_s)
 
 
@@ -205,7 +206,7 @@ class Stage:
         turns = itertools.cycle(nodes)
         return list(await asyncio.gather(*(self.open(user, next(turns)) for user in users)))
 
-    async def join(self, one: Peer, timeout_s: float = 10.0) -> None:
+    async def join(self, one: Peer, timeout_s: float = 30.0) -> None:
         """Until it works."""
         deadline_s = time.monotonic() + timeout_s
         while not (reply := await one.join(ROOM))["ok"]:
@@ -282,7 +283,7 @@ class Stage:
         start_s = time.monotonic()
         deadline_s = start_s + (self.servers.quiet_s + SLACK_S if timeout_s is None else timeout_s)
         while problems := self.wrong():
-            assert time.monotonic() < deadline_s, f"after {time.monotonic() - start_s:.1f} s: {problems}"
+            assert time.monotonic() < deadline_s + busy_s(), f"after {time.monotonic() - start_s:.1f} s: {problems}"
             await asyncio.sleep(0.02)
         return time.monotonic() - start_s
 

@@ -15,7 +15,7 @@ from server.uvicorn_http import FastLane
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-IN_TIME_S = 5.0
+IN_TIME_S = 20.0
 
 
 class Served:

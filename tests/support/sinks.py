@@ -51,7 +51,7 @@ class RecordingSink:
         """The kinds of the events, in order."""
         return [event[0] for event in self.events]
 
-    async def wait_for(self, predicate: Callable[[], object], timeout_s: float = 5.0) -> None:
+    async def wait_for(self, predicate: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Return once ``predicate`` holds; it is looked at after every call of the broker."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -63,12 +63,12 @@ class RecordingSink:
                 f"not within {timeout_s} s; events {self.events[-10:]}, last deliveries {self.deliveries[-5:]}"
             ) from None
 
-    async def in_time(self, work: Awaitable[T], timeout_s: float = 5.0) -> T:
+    async def in_time(self, work: Awaitable[T], timeout_s: float = 30.0) -> T:
         """The result of ``work``; AssertionError with what the broker told so far if it takes too long."""
         try:
             return await asyncio.wait_for(work, timeout_s)
         except TimeoutError:
             raise AssertionError(f"not within {timeout_s} s; events {self.events[-10:]}") from None
 
-    async def wait_count(self, channel: str, count: int, timeout_s: float = 5.0) -> None:
+    async def wait_count(self, channel: str, count: int, timeout_s: float = 30.0) -> None:
         await self.wait_for(lambda: len(self.of(channel)) >= count, timeout_s)

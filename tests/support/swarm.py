@@ -41,7 +41,7 @@ class Swarm:
         stalled_s = self.crowd.stalled_s
         assert peak <= 1.5 * (1 + 2 * stalled_s / window_s), (peak, stalled_s)
 
-    async def judge(self, timeout_s: float = 15.0) -> None:
+    async def judge(self, timeout_s: float = 30.0) -> None:
         """AssertionError unless everybody has seen every message once, and the observers nobody come or go."""
         in_time = await self.crowd.settled(timeout_s)
         verdict = self.crowd.verdict()

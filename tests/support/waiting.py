@@ -8,6 +8,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast, overload
 
+from tests.support.busy import waited_s
+
 T = TypeVar("T")
 
 POLL_S = 0.005
@@ -18,27 +20,28 @@ async def eventually(predicate: Callable[[], Awaitable[T]], timeout_s: float = 5
 @overload
 async def eventually(predicate: Callable[[], T], timeout_s: float = 5.0) -> T: ...
 async def eventually(predicate: Callable[[], T | Awaitable[T]], timeout_s: float = 5.0) -> T:
-    """Poll until ``predicate`` (sync or async) gives something true; return it. AssertionError after ``timeout_s``.
+    """Poll until ``predicate`` (sync or async) gives something true; return it. AssertionError after ``timeout_s``
+    in which nobody waited for a core (tests/support/busy.py).
 
     Only for what happens in another process: inside this one wait for an event.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline, waited = time.monotonic() + timeout_s, waited_s()
     while True:
         value = predicate()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return cast(T, value)
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline + waited_s() - waited:
             raise AssertionError(f"not true within {timeout_s} s: {inspect.getsource(predicate).strip()}")
         await asyncio.sleep(POLL_S)
 
 
 def eventually_sync(predicate: Callable[[], T], timeout_s: float = 10.0) -> T:
     """The same for code that runs outside an event loop (fixtures, servers being started)."""
-    deadline = time.monotonic() + timeout_s
+    deadline, waited = time.monotonic() + timeout_s, waited_s()
     while not (value := predicate()):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline + waited_s() - waited:
             raise AssertionError(f"not true within {timeout_s} s: {inspect.getsource(predicate).strip()}")
         time.sleep(POLL_S)
     return value

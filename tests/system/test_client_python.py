@@ -51,7 +51,7 @@ def two_nodes(redis_server: RedisServer, prefix: str) -> Iterator[tuple[NodeServ
 async def take(room: Room, count: int) -> list[Any]:
     """The data of the next messages, which must be one run: same epoch, offsets one by one."""
     messages: list[Message] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for message in room:
             messages.append(message)
             if len(messages) == count:
@@ -68,7 +68,7 @@ async def send_all(room: Room, start: int, stop: int) -> None:
 
 async def until(rc: Roomcast, kind: type[Any]) -> Any:
     """The next event of this kind."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for event in rc.events():
             if isinstance(event, kind):
                 return event
@@ -103,7 +103,7 @@ async def test_typing_and_receipts_reach_the_others(memory_node: NodeServer) -> 
 async def first(room: Room, *kinds: type[Any]) -> Any:
     """One event of each kind, in this order."""
     wanted = list(kinds)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for event in room.events():
             if isinstance(event, wanted[0]):
                 yield event
@@ -227,7 +227,7 @@ async def test_a_frozen_node_is_noticed_and_left(two_nodes: tuple[NodeServer, No
 
 async def presence_of(room: Room, wanted: Presence) -> None:
     """Return at the next change of this user, which must be the wanted one; one's own arrival is told, too."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         async for event in room.events():
             if isinstance(event, Presence) and event.user_id == wanted.user_id:
                 assert event == wanted
@@ -264,7 +264,7 @@ async def test_a_token_about_to_expire_is_replaced_without_a_reconnect() -> None
     with NodeServer(secret=SECRET) as node:
         async with Roomcast(node.ws_url, token=next_token) as rc:
             room = await rc.join("r")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(30):
                 await asked.wait()
             await room.send("after the new token")  # requests are handled in order: the token was judged before
             connected = await until(rc, Connected)

@@ -20,7 +20,7 @@ async def refuse(text: str) -> str:
 
 
 async def test_all_who_answer_in_time_are_heard_and_nobody_waits_for_a_frozen_one() -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         found = await ask_around([answer("a"), answer("frozen", 60), refuse("x"), answer("b", 0.01)], 0.5)
     assert sorted(found) == ["a", "b"]
 

@@ -78,7 +78,7 @@ class Driver:
         assert self.process.stdin is not None and self.process.stderr is not None
         try:
             self.process.stdin.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 complaint = await self.process.stderr.read()
                 code = await self.process.wait()
             await self._reader
