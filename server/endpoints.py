@@ -168,13 +168,13 @@ def http_routes(hub: LocalHub) -> list[BaseRoute]:
         routes += [
             Route("/demo", _static(_asset("demo.html"), "text/html; charset=utf-8", DEMO_HEADERS)),
             Route("/demo.css", _static(_asset("demo.css"), "text/css; charset=utf-8", DEMO_HEADERS)),
-            Route("/demo.js", _static(_asset("demo.js"), JAVASCRIPT, DEMO_HEADERS)),
-            Route("/demo-room.js", _static(_asset("demo-room.js"), JAVASCRIPT, DEMO_HEADERS)),
+            *(Route(f"/{name}", _static(_asset(name), JAVASCRIPT, DEMO_HEADERS)) for name in DEMO_SCRIPTS),
         ]
     return routes
 
 
 JAVASCRIPT = "text/javascript; charset=utf-8"
+DEMO_SCRIPTS = ("demo.js", "demo-banner.js", "demo-room.js", "demo-message.js")
 CLIENT_HEADERS = {
     "access-control-allow-origin": "*",  # a page of the application's own origin may import it, too
     "cache-control": "max-age=300",

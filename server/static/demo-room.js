@@ -1,38 +1,10 @@
 // One room of the demo: its messages on the page, who has read them, who is here and who types.
-// Whatever people wrote becomes text nodes, never HTML.
+import { group, h, render, showState, textOf } from './demo-message.js';
 
 const PAGE = 50, KEPT = 600; // messages fetched at once; messages kept on the page
-const GROUP_MS = 5 * 60_000, TYPING_MS = 6_000, AT_BOTTOM_PX = 60, NEAR_TOP_PX = 240;
-const EMOJI = /^(?:\p{Extended_Pictographic}[\u{1F3FB}-\u{1F3FF}\uFE0F\u200D]*){1,3}$/u;
-const LINK = /(https?:\/\/[^\s<>"]*[^\s<>".,;:!?)\]}'])/;
-const time = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
-const day = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
-const STATES = {
-  sending: ['○', 'being sent'], sent: ['✓', 'sent'], read: ['✓✓', 'read'], failed: ['Not sent. Try again', 'not sent'],
-};
-
-/** An element with attributes, listeners (`onclick`) and children; strings become text. */
-export function h(name, attributes = {}, ...children) {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (key.startsWith('on')) element[key] = value;
-    else if (value !== null && value !== undefined) element.setAttribute(key, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-/** A round initial in a colour of the user's own. `here`: yes or no gives it a dot. */
-export function face(user, here) {
-  const element = h('span', { class: 'face', 'aria-hidden': 'true', 'data-here': here }, [...user][0]?.toUpperCase() ?? '?');
-  let hue = 7;
-  for (const letter of user) hue = (hue * 31 + letter.codePointAt(0)) % 360;
-  element.style.setProperty('--hue', hue);
-  return element;
-}
+const TYPING_MS = 6_000, AT_BOTTOM_PX = 60, NEAR_TOP_PX = 240;
 
 const nameOf = (user_id) => String(user_id ?? 'somebody');
-const textOf = (data) => (typeof data?.text === 'string' ? data.text : JSON.stringify(data));
 
 export class Conversation {
   items = []; // messages on the page in order; those not yet in the log last, with offset Infinity
@@ -120,12 +92,12 @@ export class Conversation {
   }
 
   async #deliver(item) {
-    this.#state(item, 'sending');
+    showState(item, 'sending');
     try {
       const { offset } = await this.room.send(item.data);
       this.#confirm(item, offset);
     } catch (error) {
-      if (item.offset === Infinity) this.#state(item, 'failed', error.message);
+      if (item.offset === Infinity) showState(item, 'failed', error.message, () => this.#deliver(item));
     }
   }
 
@@ -134,7 +106,7 @@ export class Conversation {
     this.items.splice(this.items.indexOf(item), 1);
     item.li.remove();
     this.#insert(Object.assign(item, { offset }));
-    this.#state(item, 'sent');
+    showState(item, 'sent');
     this.#marks.forEach((_, user) => this.#tick(user));
     this.#stick();
     this.seen();
@@ -168,7 +140,7 @@ export class Conversation {
     if (own) return this.#confirm(own, offset);
     const stuck = this.#stuck;
     const item = this.#insert({ offset, user, ts, data, mine: user === this.me });
-    if (item.mine) this.#state(item, 'sent');
+    if (item.mine) showState(item, 'sent');
     this.#marks.forEach((_, name) => this.#tick(name));
     if (!live) return;
     this.#type(user, false);
@@ -197,7 +169,7 @@ export class Conversation {
       if (!item.mine || item.offset > mark) continue;
       if (item.readers.has(user)) break; // so have all before it
       item.readers.add(user);
-      this.#state(item, 'read', `read by ${[...item.readers].join(', ')}`);
+      showState(item, 'read', `read by ${[...item.readers].join(', ')}`);
     }
   }
 
@@ -273,17 +245,15 @@ export class Conversation {
       this.#offsets.delete(offset);
     }
     this.#exhausted = false;
-    this.#group(0);
+    group(this.items, 0);
     this.#begin();
   }
-
-  // What it looks like.
 
   #insert(item) {
     let at = this.items.length;
     while (at && this.items[at - 1].offset > item.offset) at--;
     item.readers ??= new Set();
-    item.li ??= this.#render(item);
+    item.li ??= render(item);
     this.list.insertBefore(item.li, this.items[at]?.li ?? null);
     this.items.splice(at, 0, item);
     if (item.offset < Infinity) this.#offsets.set(item.offset, item);
@@ -291,45 +261,10 @@ export class Conversation {
       this.authors.add(item.user);
       this.changed('people');
     }
-    this.#group(at);
-    this.#group(at + 1);
+    group(this.items, at);
+    group(this.items, at + 1);
     if (!at) this.#begin();
     return item;
-  }
-
-  #render({ user, ts, data, mine }) {
-    const text = textOf(data);
-    const parts = text.split(LINK).map((part, i) =>
-      i % 2 ? h('a', { href: part, target: '_blank', rel: 'noopener noreferrer nofollow' }, part) : part);
-    const date = new Date(ts * 1000);
-    const meta = h('span', { class: 'meta' }, h('time', { datetime: date.toISOString() }, time.format(date)));
-    const bubble = h('div', { class: EMOJI.test(text.trim()) ? 'bubble emoji' : 'bubble' }, ...parts);
-    if (!bubble.classList.contains('emoji') || mine) bubble.append(meta);
-    return h('li', { class: mine ? 'mine' : null }, ...(mine ? [] : [face(user)]),
-      h('small', {}, mine ? 'You' : user), bubble);
-  }
-
-  /** Messages of one author within five minutes stand together; a new day says so. */
-  #group(at) {
-    const item = this.items[at], before = this.items[at - 1];
-    if (!item) return;
-    const date = new Date(item.ts * 1000), sameDay = before && new Date(before.ts * 1000).toDateString() === date.toDateString();
-    const follows = sameDay && before.user === item.user && (item.ts - before.ts) * 1000 < GROUP_MS;
-    item.li.classList.toggle('follows', Boolean(follows));
-    before?.li.classList.toggle('leads', Boolean(follows));
-    if (at === this.items.length - 1) item.li.classList.remove('leads');
-    if (sameDay) delete item.li.dataset.day;
-    else item.li.dataset.day = date.toDateString() === new Date().toDateString() ? 'Today' : day.format(date);
-  }
-
-  #state(item, state, title) {
-    const [sign, words] = STATES[state];
-    item.ticks?.remove();
-    const attributes = { class: 'ticks', 'data-state': state, title: title ?? words, 'aria-label': title ?? words };
-    item.ticks = state === 'failed'
-      ? h('button', { ...attributes, type: 'button', onclick: () => this.#deliver(item) }, sign)
-      : h('span', { ...attributes, role: 'img' }, sign);
-    item.li.querySelector('.meta').append(item.ticks);
   }
 
   #newFrom(item) {

@@ -1,18 +1,21 @@
 // The demo chat around the rooms: who one is, which room is shown, the connection, the people, the message field.
 import { roomcast } from './roomcast.js';
-import { Conversation, face, h } from './demo-room.js';
+import { Banner } from './demo-banner.js';
+import { Conversation } from './demo-room.js';
+import { face, h } from './demo-message.js';
 
 const $ = (id) => document.getElementById(id);
 const me = new URLSearchParams(location.search).get('user');
-const ROOMS = ['lobby', 'kitchen', 'music'], ROOM = /^(?!__)[\w.:@/-]{1,64}$/;
-const BANNER_MS = 5_000, PATIENCE_MS = 500;
-const OFFLINE = 'You are offline. What you write is sent when you are back.';
+const ROOMS = ['lobby', 'kitchen', 'music'], ROOM = /^(?!__)[\w.:@/-]{1,64}$/, NAME = /^(?!__)[\w.:@/|+-]{1,128}$/;
+const PATIENCE_MS = 500;
 
 const handy = matchMedia('(pointer: fine)').matches; // on a phone, focus would open the keyboard
 
-if (me) enter();
+if (me && NAME.test(me)) enter();
 else {
   $('who').hidden = false;
+  $('name-wrong').hidden = !me;
+  $('name').value = me ?? '';
   $('name').focus();
 }
 
@@ -22,17 +25,27 @@ function enter() {
   if (handy) $('text').focus();
 
   const rc = roomcast(`/ws?user=${encodeURIComponent(me)}`);
+  const banner = new Banner($('banner'), rc);
   const online = new Set(); // on the whole site, where the server tells
   const rooms = new Map();
-  let current;
+  let current; // none when all rooms were left
 
   // Rooms.
 
   const remembered = () => {
     try {
-      return JSON.parse(localStorage.getItem('rooms'))?.filter((name) => ROOM.test(name)) ?? ROOMS;
+      const names = JSON.parse(localStorage.getItem('rooms')).filter((name) => ROOM.test(name));
+      return names.length ? names : ROOMS;
     } catch {
       return ROOMS;
+    }
+  };
+
+  const wanted = () => {
+    try {
+      return decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return ''; // half of an escaped letter
     }
   };
 
@@ -40,7 +53,7 @@ function enter() {
     if (rooms.has(name) || !ROOM.test(name)) return;
     const room = rc.join(name, { presence: true, history: 40 });
     const conversation = new Conversation(room, me, (what, detail) => heard(conversation, what, detail));
-    room.on('joined', ({ recovered, missed }) => recovered === null || caughtUp(missed, recovered));
+    room.on('joined', ({ recovered, missed }) => recovered === null || banner.caughtUp(missed, recovered));
     room.on('error', ({ code, message }) => shut(name, code === 'closed' ? message : `You may not enter #${name}.`));
     room.on('left', () => shut(name, `You were taken out of #${name}.`));
     rooms.set(name, conversation);
@@ -56,19 +69,41 @@ function enter() {
     }
   }
 
-  function shut(name, why) {
+  function shut(name, why, kind = 'bad') {
     const conversation = rooms.get(name);
     if (!rooms.delete(name)) return;
     remember();
-    banner('bad', why, BANNER_MS);
-    if (current === conversation) select(rooms.keys().next().value);
+    banner.say(kind, why);
+    if (current === conversation) rooms.size ? select(rooms.keys().next().value) : nowhere();
     list();
   }
+
+  function nowhere() {
+    current.show(false);
+    current = undefined;
+    history.replaceState(null, '', '#');
+    $('title').textContent = 'no room';
+    $('hash').hidden = true;
+    $('text').placeholder = 'Message';
+    $('log').replaceChildren(h('p', { class: 'start' }, 'You are in no room. Open one to talk.'));
+    $('text').value = '';
+    $('latest').hidden = true;
+    written();
+    people();
+    typists();
+  }
+
+  $('leave').onclick = () => {
+    const { name } = current.room;
+    current.room.leave();
+    shut(name, `You left #${name}.`, 'fine');
+    if (handy) $(current ? 'text' : 'room-name').focus();
+  };
 
   rc.on('joined', ({ room }) => {
     rc.join(room).leave(); // again, with its history and its people
     open(room);
-    banner('fine', `You were put into #${room}.`, BANNER_MS);
+    banner.say('fine', `You were put into #${room}.`);
   });
 
   function select(name) {
@@ -79,6 +114,7 @@ function enter() {
     current = next;
     history.replaceState(null, '', `#${name}`);
     $('title').textContent = name;
+    $('hash').hidden = false;
     $('log').replaceChildren(current.element);
     $('text').value = current.draft;
     $('text').placeholder = `Message #${name}`;
@@ -116,7 +152,7 @@ function enter() {
     $('elsewhere').textContent = elsewhere > 99 ? '99+' : elsewhere;
     $('rooms-button').setAttribute('aria-label', elsewhere ? `Rooms, ${$('elsewhere').textContent} unread` : 'Rooms');
     const total = elsewhere + (current?.unread ?? 0);
-    document.title = `${total ? `(${total}) ` : ''}#${current?.room.name ?? ''} · Roomcast`;
+    document.title = `${total ? `(${total}) ` : ''}${current ? `#${current.room.name} · ` : ''}Roomcast`;
   }
 
   function pick(name) {
@@ -128,8 +164,8 @@ function enter() {
   // People.
 
   function people() {
-    const here = current.members;
-    const names = new Set([me, ...(here ?? []), ...current.authors]);
+    const here = current?.members;
+    const names = new Set([me, ...(here ?? []), ...(current?.authors ?? [])]);
     names.delete('somebody');
     const isHere = (name) => (here ? here.has(name) : name === me);
     const sorted = [...names].sort((a, b) => isHere(b) - isHere(a) || a.localeCompare(b));
@@ -147,7 +183,7 @@ function enter() {
   }
 
   function typists() {
-    const names = [...current.typing.keys()].slice(0, 3);
+    const names = [...(current?.typing.keys() ?? [])].slice(0, 3);
     $('typing').firstChild.textContent = !names.length ? ''
       : `${names.join(names.length === 2 ? ' and ' : ', ')} ${names.length > 1 ? 'are' : 'is'} typing`;
   }
@@ -166,44 +202,11 @@ function enter() {
 
   // The connection.
 
-  let bannerTimer, settledTimer, lost = false, missed = 0;
-
-  function banner(kind, text, ms) {
-    clearTimeout(bannerTimer);
-    if (text) $('banner').firstChild.textContent = text;
-    $('banner').dataset.kind = kind;
-    if (ms) bannerTimer = setTimeout(banner, ms, 'none');
-  }
-
-  function caughtUp(count, recovered) {
-    if (!lost && !count && recovered) return;
-    missed += count;
-    if (!recovered) banner('warn', 'Connected again, but the server has lost some history.', BANNER_MS);
-    else banner('fine', `Connected again. ${missed ? `${missed} ${missed === 1 ? 'message' : 'messages'} caught up.` : 'You missed nothing.'}`, BANNER_MS);
-    clearTimeout(settledTimer);
-    settledTimer = setTimeout(() => { lost = false; missed = 0; }, PATIENCE_MS);
-  }
-
-  rc.on('status', ({ status, code, reason }) => {
+  rc.on('status', ({ status }) => {
     $('app').dataset.status = status;
-    clearTimeout(bannerTimer);
-    if (status === 'online') {
-      if (!lost) banner('none');
-      rc.presence().then(replace, () => {}); // not told here: the room's own presence has to do
-    } else if (status === 'degraded') banner('warn', 'The server cannot reach its store. Messages wait until it can.');
-    else if (status === 'draining' || code === 1012 || code === 1001) {
-      lost = true;
-      banner('warn', 'This server is going down for maintenance. Moving to another one…');
-    } else if (status === 'closed') banner('bad', `Disconnected: ${reason || `code ${code}`}. Reload the page to try again.`);
-    else if (status === 'waiting') {
-      lost = true;
-      banner('warn', navigator.onLine ? 'Connection lost. Trying again…' : OFFLINE);
-    } else if (!lost) bannerTimer = setTimeout(banner, PATIENCE_MS, 'warn', 'Connecting…');
+    if (status === 'online') rc.presence().then(replace, () => {}); // not told here: the room's own presence has to do
+    written();
   });
-
-  // The system knows before the connection does.
-  addEventListener('offline', () => banner('warn', OFFLINE));
-  addEventListener('online', () => rc.status === 'online' && banner('none'));
 
   // What a screen reader hears: one message in full, many as a number.
 
@@ -224,7 +227,9 @@ function enter() {
 
   function written() {
     const { style } = $('text');
-    $('compose').querySelector('button').disabled = !$('text').value.trim();
+    $('text').disabled = !current || rc.status === 'closed';
+    $('leave').hidden = !current;
+    $('compose').querySelector('button').disabled = $('text').disabled || !$('text').value.trim();
     if (!CSS.supports('field-sizing', 'content')) {
       style.height = 'auto';
       style.height = `${$('text').scrollHeight + 2}px`;
@@ -265,16 +270,15 @@ function enter() {
     if (!event.altKey || !step) return;
     event.preventDefault();
     const names = [...rooms.keys()];
-    pick(names[(names.indexOf(current.room.name) + step + names.length) % names.length]);
+    pick(names[(names.indexOf(current?.room.name) + step + names.length) % names.length]);
   });
   addEventListener('hashchange', () => {
-    open(decodeURIComponent(location.hash.slice(1)));
-    select(decodeURIComponent(location.hash.slice(1)));
+    open(wanted());
+    select(wanted());
   });
-  document.addEventListener('visibilitychange', () => current.seen());
+  document.addEventListener('visibilitychange', () => current?.seen());
 
-  const wanted = decodeURIComponent(location.hash.slice(1));
   remembered().forEach(open);
-  open(wanted);
-  select(rooms.has(wanted) ? wanted : rooms.keys().next().value);
+  open(wanted());
+  select(rooms.has(wanted()) ? wanted() : rooms.keys().next().value);
 }

@@ -231,17 +231,69 @@ test('it works by keyboard, and every control has a name', limit, async () => {
   assert.ok(overflow <= 0, `${overflow} px too wide`);
 });
 
-test('who has no name is asked for one', limit, async () => {
+test('who has no name, or one that cannot be, is asked for one', limit, async () => {
   const { first } = await oneNode();
-  const context = await stage.browser.newContext(PHONE);
-  const page = await context.newPage();
+  const page = await stage.blank(PHONE);
   await page.goto(`${first.url}/demo`);
+  await page.locator('#who').waitFor();
+  assert.ok(!(await page.getByRole('alert').isVisible()));
   await stage.shot(page, 'phone-who');
-  await page.getByLabel('What should the others call you?').fill('dora');
+  await page.goto(`${first.url}/demo?user=${encodeURIComponent('b\u00f6se <b>')}`);
+  await page.getByRole('alert').waitFor();
+  await stage.shot(page, 'phone-who-wrong');
+  const field = page.getByLabel('What should the others call you?');
+  assert.equal(await field.inputValue(), 'b\u00f6se <b>');
+  await page.keyboard.press('Enter');
+  assert.ok(await field.evaluate((input) => !input.validity.valid), 'the browser does not send it');
+  await field.fill('dora');
   await page.keyboard.press('Enter');
   await page.getByRole('textbox', { name: 'Message' }).waitFor();
   assert.match(await page.locator('#me').textContent(), /^Ddora/);
-  await context.close();
+  assert.deepEqual(page.troubles, []);
+});
+
+test('rooms can be left, all of them, and an address that makes no sense leads to the first', limit, async () => {
+  const { first } = await oneNode();
+  const alice = await stage.person('alice', first), bob = await stage.person('bob', first);
+  const here = (page, count) => page.locator('#people-title', { hasText: `Here now: ${count}` }).waitFor();
+  await here(bob, 2);
+  await alice.getByRole('button', { name: 'Leave' }).click();
+  await banner(alice, 'You left #lobby');
+  await here(bob, 1);
+  assert.equal(await alice.locator('#title').innerText(), 'kitchen');
+  await alice.getByRole('button', { name: 'Leave' }).click();
+  await alice.getByRole('button', { name: 'Leave' }).click();
+  await alice.locator('#log', { hasText: 'You are in no room' }).waitFor();
+  assert.ok(await alice.locator('#text').isDisabled());
+  assert.ok(!(await alice.getByRole('button', { name: 'Leave' }).isVisible()));
+  await stage.shot(alice, 'desk-no-room');
+  await alice.keyboard.type('garden'); // the focus is where a room is opened
+  await alice.keyboard.press('Enter');
+  await say(alice, 'Back again.');
+  await seen(alice, 'Back again.');
+  assert.deepEqual(await alice.locator('#rooms button').allInnerTexts(), ['garden']);
+  await alice.getByRole('button', { name: 'Leave' }).click();
+
+  await alice.goto('about:blank');
+  await alice.goto(`${first.url}/demo?user=alice#%E0%A4%A`);
+  await alice.locator('#title', { hasText: 'lobby' }).waitFor();
+  await here(bob, 2);
+  assert.deepEqual([alice.troubles, bob.troubles], [[], []]);
+});
+
+test('who was sent away by an operator is told, and cannot write into the void', limit, async () => {
+  const secret = 'x'.repeat(40);
+  const node = await stage.node({ ROOMCAST_API_KEYS: `ops:admin:${secret}` });
+  const alice = await stage.person('alice', await stage.front(node));
+  const headers = { Authorization: `Bearer ${secret}`, 'Content-Type': 'application/json' };
+  await fetch(`http://127.0.0.1:${node.port}/api/v1/disconnect`, { method: 'POST', headers, body: '{"user_id":"alice"}' });
+  await banner(alice, 'Reload the page to try again');
+  assert.ok(await alice.locator('#text').isDisabled());
+  await stage.shot(alice, 'desk-closed');
+  await alice.reload();
+  await say(alice, 'Let in again.');
+  await alice.locator('.ticks[data-state=sent]').waitFor();
+  assert.deepEqual(alice.troubles, []);
 });
 
 test('when the network or the page comes back, the link is tried at once', limit, async () => {
