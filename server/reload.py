@@ -42,7 +42,11 @@ def keep_fresh() -> int:
     while True:
         seen = snapshot(Path.cwd())
         child = subprocess.Popen(command, env={**os.environ, CHILD: "1"}, preexec_fn=end_with_parent)
+        told = False
         while not stopping and snapshot(Path.cwd()) == seen:
+            if not told and child.poll() is not None:
+                told = True
+                print("roomcast: waiting for a file to change (Ctrl-C ends)", file=sys.stderr)
             time.sleep(LOOK_S)
         code = _end(child)
         if stopping:
