@@ -50,11 +50,14 @@ def history(
     """
     from server.operating import history as read
 
-    for message in asyncio.run(read(for_console(options, config), room, limit)):
+    messages = asyncio.run(read(for_console(options, config), room, limit))
+    for message in messages:
         if as_json:
             print_json(message)
         else:
             _show(message)
+    if not messages and not as_json:
+        _note(f"nothing is kept of {room}")
 
 
 def _show(message: dict[str, Any]) -> None:
@@ -127,8 +130,10 @@ def rooms(
                 table.add_row(Text(room), str(connections))
 
     asyncio.run(list_rooms(settings, pattern, show))
-    if not as_json:
+    if not as_json and table.row_count:
         console().print(table)
+    elif not as_json:
+        _note("no room has members" if pattern == "*" else f"no room that matches {pattern} has members")
     if missing:
         print(f"roomcast: no answer from {', '.join(sorted(missing))}: what they hold is not counted", file=sys.stderr)
         sys.exit(INCOMPLETE)
@@ -151,11 +156,19 @@ def nodes(
         for node in found:
             print_json(node)
         return
+    if not found:
+        _note("no node lives with this broker and prefix")
+        return
     table = Table("node", "version", _number("up"), _number("connections"), _number("rooms"), box=None)
     for node in found:
         up = f"{max(0, time.time() - float(str(node['started']))):.0f} s"
         table.add_row(Text(str(node["node"])), str(node["version"]), up, str(node["connections"]), str(node["rooms"]))
     console().print(table)
+
+
+def _note(text: str) -> None:
+    """There is nothing to show: said where no program reads results."""
+    print(f"roomcast: {text}", file=sys.stderr)
 
 
 def _number(name: str) -> Column:

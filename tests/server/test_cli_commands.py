@@ -39,6 +39,24 @@ def test_a_message_published_is_a_message_tailed(redis_server: RedisServer, pref
     assert re.fullmatch(r" +2  \d{4}-\d\d-\d\d \d\d:\d\d:\d\d  application  \[1, 2\]\n", plain)
 
 
+@pytest.mark.parametrize(
+    ("command", "note"),
+    [
+        (("history", "lobby"), "nothing is kept of lobby"),
+        (("rooms",), "no room has members"),
+        (("rooms", "chat:*"), "no room that matches chat:* has members"),
+        (("nodes",), "no node lives with this broker and prefix"),
+    ],
+)
+def test_where_there_is_nothing_to_show_that_is_said(
+    command: tuple[str, ...], note: str, redis_server: RedisServer, prefix: str
+) -> None:
+    environ = {"ROOMCAST_BROKER": redis_server.url, "ROOMCAST_PREFIX": prefix}
+    shown = roomcast(*command, environ=environ)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, "", f"roomcast: {note}\n")
+    assert roomcast(*command, "--json", environ=environ).stderr == ""
+
+
 def test_tail_follows_what_comes_over_a_lost_connection(redis_server: RedisServer, prefix: str, tmp_path: Path) -> None:
     environ = {"ROOMCAST_BROKER": redis_server.url, "ROOMCAST_PREFIX": prefix}
     roomcast("publish", "r", "0", environ=environ)
