@@ -8,7 +8,9 @@
  *
  * Machine decides everything and does nothing: events and the time go in, effects come out. Client does what it asks
  * for with sockets, timers and listeners. The protocol is docs/protocol.md.
- *
+ */
+
+/**
  * @typedef {number | string | null} UserId
  * @typedef {{epoch: string, offset: number, tag: string}} Position
  * @typedef {{room: string, offset: number, tag: string, user_id: UserId, ts: number, data: any}} Message
@@ -488,8 +490,9 @@ export class Room extends Emitter {
    * after code `timeout` nobody knows. @param {any} data JSON @param {{echo?: boolean}} [options] `echo: false`: not to me
    * @returns {Promise<Position>}
    */
-  send(data, { echo } = {}) {
-    return this.#client.ask({ op: 'message', room: this.name, data, echo });
+  async send(data, { echo } = {}) {
+    const { epoch, offset, tag } = await this.#client.ask({ op: 'message', room: this.name, data, echo });
+    return { epoch, offset, tag };
   }
 
   /** At every keystroke, if you like: what goes out is throttled. */
