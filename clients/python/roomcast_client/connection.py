@@ -10,7 +10,7 @@ from typing import Any
 from roomcast_client.effects import Connect, Done, Drop, Effect, Failed, Send, Tell, TellRoom
 from roomcast_client.errors import RoomcastError
 from roomcast_client.events import ClientEvent, Connected, Draining, Lost, RoomEvent
-from roomcast_client.policy import STABLE_S, Verdict, backoff_s
+from roomcast_client.policy import MAX_DENIED, STABLE_S, Verdict, backoff_s
 from roomcast_client.room_log import Frame
 
 
@@ -25,6 +25,7 @@ class Connection:
         """Open and welcomed."""
         self.opened_at = 0.0
         self._ever = False
+        self._denied = 0
         self._failures = 0
         self._stopped = False
         self._retry_after_s: float | None = None
@@ -69,6 +70,11 @@ class Connection:
         after_s = self._retry_after_s if self._retry_after_s is not None else backoff_s(attempt, luck)
         self.tell(Lost(code, reason, after_s))
         self._effects.append(Connect(after_s))
+
+    def denied(self) -> bool:
+        """A fresh token was refused. Is there hope for another? It was good once, or there were few."""
+        self._denied += 1
+        return self._ever or self._denied < MAX_DENIED
 
     def forgive(self) -> None:
         """What failed before says nothing about the next attempt: the back-off starts over."""

@@ -160,8 +160,8 @@ class Engine:
                 return
             self._trouble = end.reason or f"closed with {end.code}"
             verdict = end.verdict
-            if end.code == UNAUTHENTICATED and self._dialer.renewable and self.machine.session is not None:
-                verdict = Verdict("")  # the token was good once: the next one may be again
+            if end.code == UNAUTHENTICATED and self._dialer.renewable and self.machine.denied():
+                verdict = Verdict("")
             self.apply(self.machine.disconnected(verdict, end.code, end.reason, self._now(), random.random()))
             if verdict.fatal:
                 text = f"{verdict.fatal} ({end.code}{': ' + end.reason if end.reason else ''})"

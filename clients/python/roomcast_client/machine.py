@@ -71,6 +71,10 @@ class Machine:
         """As ``disconnected``, by WebSocket close code."""
         return self.disconnected(after_close(code), code, reason, now, luck)
 
+    def denied(self) -> bool:
+        """A fresh token was refused (4001): True if the next one is worth a try."""
+        return self._connection.denied()
+
     def forgive(self) -> None:
         """What failed before says nothing about the next attempt: the back-off starts over."""
         self._connection.forgive()

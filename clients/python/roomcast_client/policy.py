@@ -12,6 +12,8 @@ STABLE_S: Final = 5.0
 ABNORMAL: Final = 1006
 """No close frame: the node was killed, the network is gone, nobody listens."""
 UNAUTHENTICATED: Final = 4001
+MAX_DENIED: Final = 3
+"""So many fresh tokens refused in a row, none ever good: no further one will be."""
 TOKEN_EXPIRED: Final = 4003
 
 
@@ -44,7 +46,7 @@ _VERDICTS: Final = {
 _HTTP: Final = {
     400: "the server does not understand the handshake: check the URL",
     401: "the proxy before the server wants other credentials",
-    403: "the server refuses this Origin or address: add it to ROOMCAST_ORIGINS or use another URL",
+    403: "the server refuses this Origin (add it to ROOMCAST_ORIGINS) or has nothing there: it should end in /ws",
     404: "there is no WebSocket at this URL: it should end in /ws",
     426: "the server wants another version of WebSocket",
 }

@@ -165,6 +165,20 @@ async def test_a_token_refused_after_a_welcome_is_fetched_anew() -> None:
     assert [peer.authorization for peer in script.peers] == ["Bearer 1", "Bearer 2", "Bearer 3"]
 
 
+async def test_a_token_refused_at_first_is_fetched_anew_three_in_all() -> None:
+    script = Script(close_with(4001), close_with(4001), stay)
+    tokens = iter(["stale", "stale, too", "good"])
+    async with server(script) as url, Roomcast(url, token=lambda: next(tokens)):
+        assert [peer.authorization for peer in script.peers] == ["Bearer stale", "Bearer stale, too", "Bearer good"]
+    refused = Script(close_with(4001))
+    async with server(refused) as url:
+        with pytest.raises(Disconnected, match="valid token") as caught:
+            async with Roomcast(url, token=lambda: "bad"):
+                pass
+    assert caught.value.code == 4001
+    assert len(refused.peers) == 3
+
+
 async def test_a_token_function_that_fails_is_asked_again() -> None:
     calls = 0
 
@@ -181,11 +195,13 @@ async def test_a_token_function_that_fails_is_asked_again() -> None:
 
 @pytest.mark.parametrize("code", [4001, 4004, 1008])
 async def test_a_fatal_close_at_the_beginning_is_raised_on_entering(code: int) -> None:
-    async with server(Script(close_with(code))) as url:
+    script = Script(close_with(code))
+    async with server(script) as url:
         with pytest.raises(Disconnected, match="said the server") as caught:
             async with Roomcast(url, token="bad"):
                 pass
     assert caught.value.code == code
+    assert len(script.peers) == 1
 
 
 async def test_a_refused_handshake_is_raised_with_its_status() -> None:
