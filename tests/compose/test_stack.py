@@ -27,6 +27,9 @@ from tests.support.waiting import eventually, eventually_sync
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
 
+GRACE_S = 5.0
+NOTICED_S = 1.0
+"""A client may notice so much later than its node that the connection is gone."""
 FOUND_S = 10.0
 """A16: nginx sends to added nodes, and no longer to removed ones, within this time."""
 PROBE_EVERY_S = 0.2
@@ -236,7 +239,8 @@ async def test_a_restart_of_what_all_need_loses_nothing(stack: Stack, service: s
         await asyncio.to_thread(stack.compose, "restart", service)
         await crowd.progress(timeout_s=40)
         note(f"{service} restarted, messages go through again after", time.monotonic() - start, "s")
-    assert crowd.offline == []
+    # On a busy machine nginx, and so everybody, may be away for longer than the grace period: then offline is right.
+    assert crowd.wrongly_offline(GRACE_S - NOTICED_S) == []
 
 
 async def test_https_with_a_certificate_from_outside(stack: Stack) -> None:

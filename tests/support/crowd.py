@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from roomcast_client import Connected, Message, Presence, Reset, Room, Roomcast
+from roomcast_client import Connected, Lost, Message, Presence, Reset, Room, Roomcast
 
 from tests.support.oracle import Follower, Oracle
 from tests.support.waiting import eventually
@@ -31,6 +32,8 @@ class Crowd:
         self.nodes: dict[str, str] = {}
         """User -> the node that welcomed it last."""
         self.reconnects = 0
+        self.away_s: dict[str, float] = {}
+        """User -> their longest absence."""
         self._client_of = client_of
         self._every_s = every_s
         crowd = next(_crowds)  # the one before is still leaving when the next one comes
@@ -78,8 +81,14 @@ class Crowd:
                 self.offline.append((room.name, event.user_id))
 
     async def _notice(self, user: str, client: Roomcast) -> None:
+        since = None
         async for event in client.events():
-            if isinstance(event, Connected):
+            if isinstance(event, Lost) and since is None:
+                since = time.monotonic()
+            elif isinstance(event, Connected):
+                if since is not None:
+                    self.away_s[user] = max(self.away_s.get(user, 0.0), time.monotonic() - since)
+                since = None
                 self.nodes[user] = event.node
                 self.reconnects += event.again
 
@@ -94,6 +103,10 @@ class Crowd:
         """Return when so many more were acknowledged and everybody has them."""
         target = self.oracle.publishes + messages
         await eventually(lambda: self.oracle.publishes >= target, timeout_s)
+
+    def wrongly_offline(self, grace_s: float) -> list[tuple[str, object]]:
+        """Events that told of the end of users who were never away for so long."""
+        return [(room, user) for room, user in self.offline if self.away_s.get(str(user), 0.0) < grace_s]
 
     @property
     def all_connected(self) -> bool:
