@@ -11,6 +11,7 @@ import json
 import sys
 
 import redis.asyncio
+from redis.asyncio.client import PubSub
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
@@ -33,22 +34,24 @@ def page(connection: ServerConnection, request: Request) -> Response | None:
     return Response(http.HTTPStatus.NOT_FOUND, "Not Found", Headers()) if request.path == "/readyz" else None
 
 
-async def relay(server: Server, channel: str, redis_port: int, fault: str) -> None:
-    async with redis.asyncio.Redis(port=redis_port, protocol=2) as client, client.pubsub() as subscription:
-        await subscription.subscribe(channel)
-        async for event in subscription.listen():
-            if event["type"] != "message":
-                continue
-            entry = decode(event["data"])
-            assert isinstance(entry, Entry)
-            copies = 1 if entry.offset != FAULTY else {"ok": 1, "lose": 0, "double": 2}[fault]
-            for _ in range(copies):
-                broadcast(server.connections, (b"{" + entry.payload[1:]).decode())
+async def relay(subscription: PubSub, server: Server, fault: str) -> None:
+    async for event in subscription.listen():
+        if event["type"] != "message":
+            continue
+        entry = decode(event["data"])
+        assert isinstance(entry, Entry)
+        copies = 1 if entry.offset != FAULTY else {"ok": 1, "lose": 0, "double": 2}[fault]
+        for _ in range(copies):
+            broadcast(server.connections, (b"{" + entry.payload[1:]).decode())
 
 
 async def main(port: str, redis_port: str, channel: str, fault: str) -> None:
-    async with serve(join, "127.0.0.1", int(port), process_request=page, compression=None) as server:
-        await relay(server, channel, int(redis_port), fault)
+    async with redis.asyncio.Redis(port=int(redis_port), protocol=2) as client, client.pubsub() as subscription:
+        await subscription.subscribe(channel)
+        while await subscription.get_message(timeout=None) is None:
+            pass  # the answer: from here on nothing is missed
+        async with serve(join, "127.0.0.1", int(port), process_request=page, compression=None) as server:
+            await relay(subscription, server, fault)
 
 
 asyncio.run(main(*sys.argv[1:]))
