@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Cpu(NamedTuple):
@@ -56,3 +57,9 @@ def rss_bytes(pid: int) -> int:
         if line.startswith("Rss:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"no Rss in /proc/{pid}/smaps_rollup")
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory as the kernel counts it, up to 256 KiB a thread behind, but without walking the page tables:
+    for looking often."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES

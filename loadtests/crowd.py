@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import math
 import random
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ class Crowd:
 
     def __init__(self, members: int, address: tuple[str, int], *, room_size: int = 20, observers: int = 3) -> None:
         self.members = [
-            Member(f"user{number}", [LOBBY, f"room{number // room_size}"], address, self._seen)
+            Member(f"user{number}", [LOBBY, f"room{number // room_size}"], address, self._heard)
             for number in range(members)
         ]
         self.observers = [
@@ -36,6 +37,10 @@ class Crowd:
         self.published = 0
         self.stalled_s = 0.0
         """By how much this process itself was late, at the worst, while it talked: what it sees is no more exact."""
+        self.heard_s: list[float] = []
+        self.delays_s: list[float] = []
+        """When a message that :meth:`say` said was heard by one of the members, and how long after."""
+        self._said_s: dict[object, float] = {}
         self._agreed: dict[tuple[str, int], Seen] = {}
         self._tops: Counter[str] = Counter()
         self._disagreements = 0
@@ -44,6 +49,13 @@ class Crowd:
     @property
     def everybody(self) -> list[Member]:
         return [*self.members, *self.observers]
+
+    def _heard(self, message: Seen) -> None:
+        now_s = time.monotonic()
+        self._seen(message)
+        if message.data in self._said_s:
+            self.heard_s.append(now_s)
+            self.delays_s.append(now_s - self._said_s[message.data])
 
     def _seen(self, message: Seen) -> None:
         """The same place holds the same message for all."""
@@ -102,6 +114,7 @@ class Crowd:
 
     def say(self, member: Member) -> None:
         number = next(self._numbers)
+        self._said_s[number] = time.monotonic()
         member.publish(next(room for room in member.places if room != LOBBY), f"k{number}", number)
 
     async def settled(self, timeout_s: float) -> bool:

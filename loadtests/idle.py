@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 from rich.console import Console
+from typer import Option
 
 from loadtests.accounting import rss_bytes
-from loadtests.result import Column, Goal, Result
-from loadtests.sampling import Tell, Window, alternate, trust_notes
+from loadtests.options import Samples
+from loadtests.result import Column, Distribution, Goal, Plot, Result, Sample, Split, Timeline
+from loadtests.sampling import CPU_TIMELINE, MEMORY, Window, alternate, trust_notes
 from loadtests.stage import IN_FLIGHT, Server, Stage, allow_open_files
+from loadtests.steps import Tell
 
 COLUMNS = (
     Column("kib_per_connection", "RSS KiB per connection", 2),
@@ -23,39 +27,51 @@ COLUMNS = (
 WARM_CONNECTIONS = 100
 """Opened before the first reading, so that code loaded at the first connection is not counted as memory of one."""
 SETTLE_S = 1.0
+PLOTS: tuple[Plot, ...] = (
+    Timeline("Joins while opening, then none", "per second", {"per_s": ""}),
+    Distribution("Connect-and-join, from the first packet to the answer", "joining_us"),
+    Split("CPU of the server while idle", "% of a core", {"user_percent": "user", "kernel_percent": "kernel"}),
+    CPU_TIMELINE,
+    MEMORY,
+    Split("Memory of a connection", "KiB", {"kib_per_connection": "resident"}),
+)
 
 
 @dataclass(frozen=True)
 class Idle:
-    """``hold_s`` covers a round of pings (every 10 s) with its default."""
+    """Resident memory per joined idle connection. Goal: at most 6 KiB at 15,000 connections."""
 
-    connections: int = 8000
-    hold_s: float = 12.0
-    samples: int = 1
+    connections: Annotated[int, Option(min=1, help="Joined connections that then say nothing.")] = 15_000
+    hold_s: Annotated[float, Option("--hold", min=0, help="Seconds to hold them; 12 covers one round of pings.")] = 12.0
+    samples: Samples = 1
 
     def goals(self) -> list[Goal]:
-        return [Goal("kib_per_connection", "value", None, 10, "8,000")] if self.connections == 8000 else []
+        return [Goal("kib_per_connection", "value", None, 6, "15,000")] if self.connections == 15_000 else []
 
 
 def run(scenario: Idle, stage: Stage, console: Console) -> Result:
     """Raises :class:`loadtests.errors.SetupError` when not all connections could be opened."""
     allow_open_files(scenario.connections + WARM_CONNECTIONS)
 
-    def measure(server: Server, tell: Tell) -> dict[str, float]:
+    def measure(server: Server, tell: Tell) -> Sample:
         with stage.client(server) as client:
             client.ask(f"open {WARM_CONNECTIONS} {IN_FLIGHT}", timeout_s=60)
             time.sleep(SETTLE_S)
             before_bytes = rss_bytes(server.child.pid)
             tell(f"joining {scenario.connections:,}")
+            client.ask("reset", timeout_s=10)
+            opening = Window(server.pids, stage)
             opened = client.ask(f"open {scenario.connections} {IN_FLIGHT}", timeout_s=60 + scenario.connections / 100)
             tell(f"holding for {scenario.hold_s:.0f} s")
             time.sleep(SETTLE_S)
-            window = Window(server, stage)
+            window = Window(server.pids, stage)
             time.sleep(scenario.hold_s)
             server_side = window.close()
+            opening.close()
             after_bytes = rss_bytes(server.child.pid)
             seen = client.ask("report 0", timeout_s=30)
-        return {
+            curves = client.curves() | opening.curves
+        figures = {
             **server_side,
             "kib_per_connection": (after_bytes - before_bytes) / scenario.connections / 1024,
             "rss_mib": after_bytes / 2**20,
@@ -63,9 +79,9 @@ def run(scenario: Idle, stage: Stage, console: Console) -> Result:
             "pings": seen["pings"],
             "closed": seen["closed"],
         }
+        return Sample(server.kind, figures, curves)
 
     samples = alternate(scenario.samples, measure, stage, console)
     parameters = {"connections": scenario.connections, "hold s": scenario.hold_s, **stage.parameters}
-    return Result(
-        "idle", parameters, COLUMNS, scenario.goals(), samples, trust_notes(samples, pinned=stage.load_core is not None)
-    )
+    notes = trust_notes(samples, pinned=stage.load_core is not None)
+    return Result("idle", parameters, COLUMNS, scenario.goals(), samples, notes, plots=PLOTS)

@@ -31,6 +31,7 @@ class Installation:
         """nginx."""
         self._settings = settings
         self._nodes: dict[int, ExitStack] = {}
+        self._pids: dict[int, int] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -73,6 +74,11 @@ class Installation:
 
     # Nodes, each known by its port.
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the nodes that run."""
+        return list(self._pids.values())
+
     def start_node(self, port: int) -> None:
         """Return when it is ready."""
         environment = {f"ROOMCAST_{name.upper()}": str(value) for name, value in self._settings.items()}
@@ -94,11 +100,13 @@ class Installation:
             stop_s=120.0,
         )
         stack.enter_context(child)
+        self._pids[port] = child.pid
         wait_until_ready(port, child, timeout_s=START_S)
 
     def stop_node(self, port: int) -> float:
         """SIGTERM; the seconds it took to end."""
         started_s = time.monotonic()
+        self._pids.pop(port)
         self._nodes.pop(port).close()
         return time.monotonic() - started_s
 

@@ -18,16 +18,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import redis
 from rich.console import Console
+from typer import Option
 
 from loadtests.accounting import process_cpu
+from loadtests.curves import distribution, per_second, quantile
 from loadtests.errors import SetupError
+from loadtests.options import Seconds
 from loadtests.processes import Child, free_port, wait_for_port, wait_until_ready
-from loadtests.result import Column, Result, Sample
+from loadtests.result import Column, Distribution, Plot, Result, Sample, Timeline
+from loadtests.sampling import MACHINE_PLOTS, Watch
 from loadtests.stage import allow_open_files
+from loadtests.steps import Tell, steps
 from loadtests.websocket import WebSocket
 
 SLOTS = 16384
@@ -43,6 +48,7 @@ COLUMNS = (
     Column("lost", "messages lost"),
     Column("reordered", "out of order, or twice"),
     Column("us_per_publish", "CPU of all masters per message, µs", 1),
+    Column("calls_per_publish", "commands to the masters per message", 2),
     Column("busiest_share", "busiest master's core", percent=True),
     Column("cpu_evenness", "busiest master to the mean", 2),
     Column("full_at_per_s", "messages per second with the busiest master's core full"),
@@ -50,16 +56,36 @@ COLUMNS = (
     Column("user_evenness", "users online: fullest master to the mean", 2),
     Column("ack_p99_ms", "p99 from publish to its acknowledgement, ms", 1),
 )
+PLOTS: tuple[Plot, ...] = (
+    Timeline("Deliveries", "per second", {"per_s": ""}),
+    Distribution("From published to acknowledged", "ack_us"),
+    *MACHINE_PLOTS,
+)
 
 
 @dataclass(frozen=True)
 class Masters:
-    """``masters`` are the sizes compared; 1 is a Redis without a cluster."""
+    """The same load on one Redis and on Redis Cluster: CPU of each master, and how evenly rooms and users are spread.
 
-    masters: tuple[int, ...] = (1, 3)
-    rooms: int = 300
-    rate: int = 3000
-    seconds: float = 10.0
+    Nodes run on the first core, the masters on the last. Checks that every message reached the member on the other node
+    once and in order.
+    """
+
+    masters: Annotated[str, Option(help="How many, compared: 1 is a Redis without a cluster.")] = "1,3"
+    rooms: Annotated[int, Option(min=1, help="Each with a publisher on one node and a member on the other.")] = 300
+    rate: Annotated[int, Option(min=1, help="Messages per second, all rooms together.")] = 3000
+    duration_s: Seconds = 10.0
+
+    @property
+    def counts(self) -> list[int]:
+        """SetupError for what is not a list of numbers."""
+        try:
+            counts = [int(count) for count in self.masters.split(",")]
+        except ValueError:
+            counts = []
+        if not counts or min(counts) < 1:
+            raise SetupError(f"--masters {self.masters}: give numbers of masters as in 1,3")
+        return counts
 
 
 class Server(NamedTuple):
@@ -67,25 +93,35 @@ class Server(NamedTuple):
     port: int
     client: redis.Redis
 
+    def calls(self) -> int:
+        """Commands it was sent, those of other masters and of this program included, which are few."""
+        return int(self.client.info("stats")["total_commands_processed"])
+
+
+class Node(NamedTuple):
+    child: Child
+    port: int
+
 
 def run(scenario: Masters, console: Console) -> Result:
     """Raises :class:`loadtests.errors.SetupError` when it could not be measured."""
     allow_open_files(4 * scenario.rooms)
     samples = []
-    for count in scenario.masters:
-        console.print(f"{count} {'master' if count == 1 else 'masters'} …")
-        with _installation(count) as (servers, nodes):
-            samples.append(Sample(f"{count} master{'s' * (count > 1)}", asyncio.run(_load(scenario, servers, nodes))))
-    parameters = {"rooms": scenario.rooms, "messages/s": scenario.rate, "seconds": scenario.seconds, "nodes": 2}
-    return Result("masters", parameters, COLUMNS, [], samples)
+    with steps(len(scenario.counts), console) as progress:
+        for count in scenario.counts:
+            name = f"{count} master{'s' * (count > 1)}"
+            with progress.step(name) as tell, _installation(count) as (servers, nodes):
+                samples.append(asyncio.run(_load(name, scenario, servers, nodes, tell)))
+    parameters = {"rooms": scenario.rooms, "messages/s": scenario.rate, "seconds": scenario.duration_s, "nodes": 2}
+    return Result("masters", parameters, COLUMNS, [], samples, plots=PLOTS)
 
 
 # What is measured.
 
 
 @contextmanager
-def _installation(masters: int) -> Iterator[tuple[list[Server], list[int]]]:
-    """The masters, and the ports of two nodes."""
+def _installation(masters: int) -> Iterator[tuple[list[Server], list[Node]]]:
+    """The masters, and two nodes."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roomcast-loadtests-")))
         cores = sorted(os.sched_getaffinity(0))
@@ -111,24 +147,15 @@ def _installation(masters: int) -> Iterator[tuple[list[Server], list[int]]]:
             child = Child(f"node-{number}", command, folder=folder, core=cores[0], environment=environment)
             stack.enter_context(child)
             wait_until_ready(port, child, timeout_s=START_S)
-            nodes.append(port)
+            nodes.append(Node(child, port))
         yield servers, nodes
 
 
 def _start_redis(stack: ExitStack, folder: Path, number: int, clustered: bool, core: int) -> Server:
     port, place = free_port(), folder / f"redis-{number}"
     place.mkdir()
-    command: list[str | Path] = [
-        "redis-server",
-        "--port",
-        str(port),
-        "--bind",
-        HOST,
-        "--appendonly",
-        "no",
-        "--save",
-        "",
-    ]
+    command: list[str | Path] = ["redis-server", "--port", str(port), "--bind", HOST, "--appendonly", "no"]
+    command += ["--save", ""]
     command += ["--maxmemory-policy", "noeviction", "--dir", place]
     if clustered:
         command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
@@ -183,6 +210,7 @@ class Peer:
         self.heard = self.acked = self.reordered = 0
         self.sent_s: list[float] = []
         self.took_s: list[float] = []
+        self.heard_s: list[float] = []
         self._offset = 0
         self.socket: WebSocket | None = None
 
@@ -201,6 +229,7 @@ class Peer:
                 self.took_s.append(time.monotonic() - self.sent_s[frame["id"] - 1])
         elif frame.get("type") == "message":
             self.heard += 1
+            self.heard_s.append(time.monotonic())
             self.changed.set()
             self.reordered += self._offset != 0 and frame["offset"] != self._offset + 1
             self._offset = frame["offset"]
@@ -230,15 +259,19 @@ async def _enter(room: str, user: str, port: int, changed: asyncio.Event) -> Pee
     return peer
 
 
-async def _load(scenario: Masters, servers: Sequence[Server], nodes: Sequence[int]) -> dict[str, float]:
+async def _load(name: str, scenario: Masters, servers: Sequence[Server], nodes: Sequence[Node], tell: Tell) -> Sample:
     rooms = [f"room-{number}" for number in range(scenario.rooms)]
     changed = asyncio.Event()
-    members = [await _enter(room, f"m-{room}", nodes[1], changed) for room in rooms]
-    publishers = [await _enter(room, f"p-{room}", nodes[0], changed) for room in rooms]
+    tell(f"{scenario.rooms} rooms")
+    members = [await _enter(room, f"m-{room}", nodes[1].port, changed) for room in rooms]
+    publishers = [await _enter(room, f"p-{room}", nodes[0].port, changed) for room in rooms]
+    tell(f"{scenario.rate:,} messages/s for {scenario.duration_s:g} s")
+    calls = sum(server.calls() for server in servers)
     before = [process_cpu(server.child.pid) for server in servers]
+    watch = Watch(lambda: [node.child.pid for node in nodes])
     began_s = time.monotonic()
     published = 0
-    while (elapsed_s := time.monotonic() - began_s) < scenario.seconds:
+    while (elapsed_s := time.monotonic() - began_s) < scenario.duration_s:
         while published < elapsed_s * scenario.rate:
             publishers[published % len(publishers)].publish()
             published += 1
@@ -250,14 +283,21 @@ async def _load(scenario: Masters, servers: Sequence[Server], nodes: Sequence[in
                 await changed.wait()
     window_s = time.monotonic() - began_s
     cpu_s = [process_cpu(server.child.pid).since(was).total_s for server, was in zip(servers, before, strict=True)]
+    used = watch.close()
+    calls = sum(server.calls() for server in servers) - calls
     held = [_held(server) for server in servers]
-    took_s = sorted(seconds for peer in publishers for seconds in peer.took_s)
+    took_s = [seconds for peer in publishers for seconds in peer.took_s]
+    seen = {
+        "per_s": per_second([at_s for peer in members for at_s in peer.heard_s], began_s),
+        "ack_us": distribution(seconds * 1e6 for seconds in took_s),
+    }
     heard, acked = sum(peer.heard for peer in members), len(took_s)
     for peer in (*members, *publishers):
         if peer.socket is not None:
             peer.socket.abort()
     await asyncio.gather(*(peer.gone.wait() for peer in (*members, *publishers)))
-    return {
+    figures = {
+        **used,
         "acked_per_s": acked / window_s,
         "deliveries_per_s": (heard + sum(peer.heard for peer in publishers)) / window_s,
         "lost": float(published - heard),
@@ -268,8 +308,10 @@ async def _load(scenario: Masters, servers: Sequence[Server], nodes: Sequence[in
         "full_at_per_s": published / max(cpu_s),
         "room_evenness": _evenness([rooms for rooms, _ in held]),
         "user_evenness": _evenness([users for _, users in held]),
-        "ack_p99_ms": took_s[len(took_s) * 99 // 100] * 1e3 if took_s else 0.0,
+        "ack_p99_ms": quantile(took_s, 0.99) * 1e3,
+        "calls_per_publish": calls / published,
     }
+    return Sample(name, figures, seen | watch.curves)
 
 
 def _evenness(counts: Sequence[int]) -> float:

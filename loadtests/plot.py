@@ -1,26 +1,54 @@
-"""Charts in a page that needs nothing else: HTML with SVG, dark or light as the reader likes. Pure.
+"""Charts as SVG in figures of HTML, coloured by the page's style sheet. Pure.
 
-A report is :func:`page`; each :class:`Chart` has time (or whatever is counted) to the right and one unit upwards.
+A :class:`Chart` has lines over time or any other number, which may be spaced by its logarithm; a :class:`Bars` compares
+a few servers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Final, NamedTuple
 
 WIDTH: Final = 760
 HEIGHT: Final = 220
-LEFT, RIGHT, TOP, BOTTOM = 64, 12, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 64, 20, 10, 28
 """Margins of the drawing, for the labels."""
 TICKS: Final = 5
-COLOURS: Final = ("#2f6fdb", "#d9662b", "#2a9d6f", "#a14bc2", "#b58900", "#c2334d")
+COLOURS: Final = 6
+"""How many the style sheet has: --c0 …"""
+DASHES: Final = ("", "6 3", "2 3")
+BAR, GAP, NAME, SUM = 22, 10, 130, 170
+"""Heights, and the room for names and sums."""
+FAINTER: Final = 0.45
+"""Of each further part of a bar."""
+
+
+def number(value: float) -> str:
+    """Short: 1.5 M, 20 k, 0.25."""
+    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= limit:
+            return f"{value / {' G': 1e9, ' M': 1e6, ' k': 1e3}[letter]:g}{letter}"
+    return f"{value:g}"
+
+
+def duration(value_us: float) -> str:
+    """250 µs, 5 ms, 2 s."""
+    for limit, unit in ((1e6, "s"), (1e3, "ms")):
+        if value_us >= limit:
+            return f"{value_us / limit:g} {unit}"
+    return f"{value_us:g} µs"
 
 
 class Series(NamedTuple):
+    """``colour`` is the place of its server among all, ``dash`` that of its kind among those of one server. Series of
+    the same name share an entry of the legend."""
+
     name: str
     points: Sequence[tuple[float, float]]
+    colour: int = 0
+    dash: int = 0
 
 
 class Chart(NamedTuple):
@@ -30,8 +58,18 @@ class Chart(NamedTuple):
     x_unit: str = "s"
     marks: Sequence[tuple[float, str]] = ()
     """Places on the x axis at which something happened, and what."""
-    from_zero: bool = True
-    """The y axis begins at 0; otherwise near the lowest value."""
+    x_log: bool = False
+    x_label: Callable[[float], str] = number
+    dots: bool = False
+    """Whether points are marked: for the few of a sweep."""
+
+
+class Bars(NamedTuple):
+    title: str
+    unit: str
+    parts: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[float]]]
+    """Each server with its parts, in the order of the servers."""
 
 
 def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
@@ -45,12 +83,15 @@ def ticks(low: float, high: float, count: int = TICKS) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def number(value: float) -> str:
-    """Short: 1.5 M, 20 k, 0.25."""
-    for limit, letter in ((1e9, " G"), (1e6, " M"), (1e4, " k")):
-        if abs(value) >= limit:
-            return f"{value / {' G': 1e9, ' M': 1e6, ' k': 1e3}[letter]:g}{letter}"
-    return f"{value:g}"
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten that cover ``low … high``, with 2 and 5 times each where there are few; from the last that is not
+    above ``low`` to the first that is not below ``high``. Both must be above 0."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    factors = (1, 2, 5) if last - first <= 4 else (1,)
+    all_ = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
+    begin = max((tick for tick in all_ if tick <= low * (1 + 1e-9)), default=all_[0])
+    end = min((tick for tick in all_ if tick >= high * (1 - 1e-9) and tick > begin), default=all_[-1])
+    return [tick for tick in all_ if begin <= tick <= end]
 
 
 class _Scale(NamedTuple):
@@ -58,9 +99,12 @@ class _Scale(NamedTuple):
     high: float
     begin: float
     end: float
+    log: bool = False
 
     def __call__(self, value: float) -> float:
-        return self.begin + (value - self.low) / (self.high - self.low) * (self.end - self.begin)
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        at = math.log(max(value, self.low)) if self.log else value
+        return self.begin + (at - low) / (high - low) * (self.end - self.begin)
 
 
 def svg(chart: Chart) -> str:
@@ -69,70 +113,81 @@ def svg(chart: Chart) -> str:
     places = [x for series in chart.series for x, _ in series.points]
     if not values:
         raise ValueError(f"the chart {chart.title!r} has no points")
-    ys = ticks(min([*values, 0.0] if chart.from_zero else values), max(values))
-    xs = ticks(min(places), max(places), 8)
-    across = _Scale(xs[0], xs[-1], LEFT, WIDTH - RIGHT)
+    ys = ticks(min([*values, 0.0]), max(values))
+    xs = log_ticks(min(places), max(places)) if chart.x_log else ticks(min(places), max(places), 8)
+    across = _Scale(xs[0], xs[-1], LEFT, WIDTH - RIGHT, chart.x_log)
     up = _Scale(ys[0], ys[-1], HEIGHT - BOTTOM, TOP)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title)}">']
     for y in ys:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>')
         parts.append(f'<text class="y" x="{LEFT - 6}" y="{up(y) + 4:.1f}">{number(y)}</text>')
     for x in xs:
-        parts.append(f'<text class="x" x="{across(x):.1f}" y="{HEIGHT - 8}">{number(x)}</text>')
+        parts.append(f'<text class="x" x="{across(x):.1f}" y="{HEIGHT - 8}">{escape(chart.x_label(x))}</text>')
     for x, what in chart.marks:
         line = f'<line class="mark" x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}">'
         parts.append(f"{line}<title>{escape(what)}</title></line>")
-    for series, colour in zip(chart.series, _colours(len(chart.series)), strict=True):
-        drawn = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in series.points)
-        parts.append(f'<polyline stroke="{colour}" points="{drawn}"><title>{escape(series.name)}</title></polyline>')
+    for series in chart.series:
+        at = [(across(x), up(y)) for x, y in series.points]
+        drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+        dash = DASHES[series.dash % len(DASHES)]
+        style = f'style="stroke: {_colour(series.colour)}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+        parts.append(f'<polyline {style} points="{drawn}"><title>{escape(series.name)}</title></polyline>')
+        if chart.dots:
+            fill = f'style="fill: {_colour(series.colour)}"'
+            parts += [f'<circle {fill} cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in at]
     return "\n".join([*parts, "</svg>"])
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+def bars_svg(bars: Bars) -> str:
+    """Rows of stacked parts, each with its sum. ValueError without a row."""
+    if not bars.rows:
+        raise ValueError(f"the bars {bars.title!r} have no rows")
+    longest = max(sum(values) for _, values in bars.rows) or 1.0
+    height = len(bars.rows) * (BAR + GAP)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(bars.title)}">']
+    along = (WIDTH - NAME - SUM) / longest
+    for row, (name, values) in enumerate(bars.rows):
+        x, y = float(NAME), row * (BAR + GAP)
+        parts.append(f'<text class="y" x="{NAME - 8}" y="{y + BAR / 2 + 4:.1f}">{escape(name)}</text>')
+        for part, value in enumerate(values):
+            style = f'style="fill: {_colour(row)}; opacity: {FAINTER**part:.2f}"'
+            parts.append(
+                f'<rect {style} x="{x:.1f}" y="{y}" width="{value * along:.1f}" height="{BAR}">'
+                f"<title>{escape(bars.parts[part])} {value:.3g}</title></rect>"
+            )
+            x += value * along
+        split = " + ".join(f"{value:.3g}" for value in values)
+        told = f"{sum(values):.3g}" + (f" = {split}" if len(values) > 1 else "")
+        parts.append(f'<text x="{x + 8:.1f}" y="{y + BAR / 2 + 4:.1f}">{told}</text>')
+    return "\n".join([*parts, "</svg>"])
+
+
+def _colour(index: int) -> str:
+    return f"var(--c{index % COLOURS})"
 
 
 def figure(chart: Chart) -> str:
     """The chart with its heading and legend."""
+    entries = {series.name: series for series in chart.series if series.name}
     legend = "".join(
-        f'<span><i style="background:{colour}"></i>{escape(series.name)}</span>'
-        for series, colour in zip(chart.series, _colours(len(chart.series)), strict=True)
+        f'<span><i class="{"dashed" if series.dash else "line"}" style="border-color: {_colour(series.colour)}"></i>'
+        f"{escape(name)}</span>"
+        for name, series in entries.items()
     )
     if chart.marks:
         happened = dict.fromkeys(what for _, what in chart.marks)
-        legend += f'<span><i class="dashed"></i>{escape(", ".join(happened))}</span>'
-    heading = f"{escape(chart.title)} <small>{escape(chart.unit)}, over {escape(chart.x_unit)}</small>"
-    return f"<figure><figcaption><h2>{heading}</h2><p>{legend}</p></figcaption>\n{svg(chart)}</figure>"
+        legend += f'<span><i class="upright"></i>{escape(", ".join(happened))}</span>'
+    return _figure(chart.title, f"{chart.unit}, over {chart.x_unit}", legend, svg(chart))
 
 
-def page(title: str, facts: Mapping[str, object], charts: Sequence[Chart], notes: Sequence[str] = ()) -> str:
-    """A whole report: what was run, remarks, and the charts."""
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts.items())
-    remarks = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title>
-<style>{_STYLE}</style>
-<h1>{escape(title)}</h1>
-<dl>{rows}</dl>
-<ul>{remarks}</ul>
-{"".join(figure(chart) for chart in charts)}
-</html>
-"""
+def bars_figure(bars: Bars) -> str:
+    legend = "".join(
+        f'<span><b style="opacity: {FAINTER**part:.2f}"></b>{escape(name)}</span>'
+        for part, name in enumerate(bars.parts if len(bars.parts) > 1 else ())
+    )
+    return _figure(bars.title, bars.unit, legend, bars_svg(bars))
 
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --grid: #8884; --soft: #777; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 800px; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1rem; margin: 0; } small { color: var(--soft); font-weight: normal; }
-dl { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; } dt { color: var(--soft); font-size: .8rem; } dd { margin: 0; }
-figure { margin: 1.5rem 0; } figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
-figcaption p { margin: 0; font-size: .85rem; } span { margin-left: 1rem; white-space: nowrap; }
-i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
-i.dashed { width: 0; border-left: 2px dashed var(--soft); border-radius: 0; }
-svg { width: 100%; height: auto; } polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
-.grid { stroke: var(--grid); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
-text { font-size: 11px; fill: var(--soft); } .y { text-anchor: end; } .x { text-anchor: middle; }
-"""
+def _figure(title: str, unit: str, legend: str, drawing: str) -> str:
+    heading = f"{escape(title)} <small>{escape(unit)}</small>"
+    return f"<figure><figcaption><h2>{heading}</h2><p>{legend}</p></figcaption>\n{drawing}</figure>"

@@ -84,6 +84,16 @@ class Native(Child):
 
     def ask(self, command: str, *, timeout_s: float) -> dict[str, float]:
         """Raises :class:`SetupError` if it ends, or is silent for ``timeout_s``, instead of answering."""
+        fields: dict[str, float] = json.loads(self._answer(command, timeout_s))
+        return fields
+
+    def curves(self) -> dict[str, list[tuple[float, float]]]:
+        """Of the load client, since its last ``reset``: ``latency_us`` and ``joining_us`` as distributions, and what
+        arrived ``per_s`` over time. Raises as :meth:`ask` does."""
+        fields: dict[str, list[tuple[float, float]]] = json.loads(self._answer("curves", 30))
+        return fields
+
+    def _answer(self, command: str, timeout_s: float) -> bytes:
         assert self._process.stdin is not None and self._process.stdout is not None
         deadline_s = time.monotonic() + timeout_s
         answer = b""
@@ -102,8 +112,7 @@ class Native(Child):
                     self._process.wait()
                     self.check()
                 answer += got
-        fields: dict[str, float] = json.loads(answer)
-        return fields
+        return answer
 
 
 def free_port() -> int:

@@ -1,16 +1,18 @@
-"""A result for people (a table) and for programs (JSON), and where it was measured."""
+"""A result for people (a table, a page) and for programs (JSON), with when and where it was measured."""
 
 from __future__ import annotations
 
 import json
 import platform
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.result import Column, Result
+from loadtests.page import page
+from loadtests.result import Result
 
 
 def machine() -> dict[str, object]:
@@ -30,23 +32,31 @@ def machine() -> dict[str, object]:
 
 def report_of(result: Result) -> dict[str, object]:
     """For programs: all samples, medians and ratios, when and on what machine."""
-    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), **result.as_json()}
+    return {"date": _now(), "machine": machine(), **result.as_json()}
 
 
 def write_json(result: Result, path: Path) -> None:
-    path.write_text(json.dumps(report_of(result), indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(report_of(result), indent=2, ensure_ascii=False)
+    path.write_text(_POINT.sub(r"[\1, \2]", text) + "\n")
 
 
-def _cell(value: float | None, column: Column) -> str:
-    if value is None:
-        return "–"
-    return f"{value * 100:.0f} %" if column.percent else f"{value:,.{column.digits}f}"
+_POINT = re.compile(r"\[\s+([-+.\de]+),\s+([-+.\de]+)\s+\]")
+"""Of a curve: there are hundreds, a line for each is enough."""
+
+
+def write_page(result: Result, path: Path) -> None:
+    """One file of HTML that needs no other."""
+    path.write_text(page(result, {"measured": _now(), **machine()}), encoding="utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def print_result(result: Result, console: Console) -> None:
     """The medians side by side, the goals, then whatever takes trust away from them."""
     parameters = ", ".join(f"{name} {value}" for name, value in result.parameters.items())
-    servers = list(dict.fromkeys(s.server for s in result.samples))
+    servers = result.servers
     console.print(f"[bold]{result.scenario}[/]: {parameters}")
     table = Table()
     table.add_column("median")
@@ -57,7 +67,7 @@ def print_result(result: Result, console: Console) -> None:
         table.add_column(" ÷ ".join(result.pair), justify="right")
     for column in result.columns:
         ratio = None if column.percent else result.ratio(column.figure)
-        cells = [_cell(result.median(server, column.figure), column) for server in servers]
+        cells = [column.text(result.median(server, column.figure)) for server in servers]
         if compared:
             cells.append("–" if ratio is None else f"{ratio:.2f}")
         table.add_row(column.title, *cells)
@@ -66,8 +76,7 @@ def print_result(result: Result, console: Console) -> None:
         measured = result.measured(goal)
         if measured is not None:
             verdict = "[green]met[/]" if goal.met(measured) else "[red]missed[/]"
-            title = next(c.title for c in result.columns if c.figure == goal.figure)
-            console.print(f"goal: {title} {goal}: {measured:,.2f} {verdict}")
+            console.print(f"goal: {result.title(goal.figure)} {goal}: {measured:,.2f} {verdict}")
     for note in result.notes:
         console.print(f"[yellow]note:[/] {note}")
     for fault in result.faults():

@@ -1,4 +1,4 @@
-"""What a scenario found: samples, their medians, ratios, and goals. Pure."""
+"""What a scenario found: samples, their medians, ratios, goals, and what of it is drawn. Pure."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ class Column(NamedTuple):
     title: str
     digits: int = 0
     percent: bool = False
+
+    def text(self, value: float | None) -> str:
+        if value is None:
+            return "–"
+        return f"{value * 100:.0f} %" if self.percent else f"{value:,.{self.digits}f}"
 
 
 class Goal(NamedTuple):
@@ -39,12 +44,54 @@ class Goal(NamedTuple):
         return f"{sign} {bound:,g}{unit} at {self.stated_for}"
 
 
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+"""By name: values over seconds since the beginning of the measurement, or a distribution as (upper edge, how many)."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One server, measured once."""
 
     server: str
     figures: Mapping[str, float]
+    curves: Curves = field(default_factory=dict)
+
+
+class Timeline(NamedTuple):
+    """Plot: curves over time. ``curves`` are names and how each is labelled; ``per`` divides their values."""
+
+    title: str
+    unit: str
+    curves: Mapping[str, str]
+    per: float = 1.0
+
+
+class Distribution(NamedTuple):
+    """Plot: the share of values that were at most so large."""
+
+    title: str
+    curve: str
+    unit: str = "µs"
+
+
+class Split(NamedTuple):
+    """Plot: a bar per server, made of the medians of figures. ``parts`` are figures and their labels."""
+
+    title: str
+    unit: str
+    parts: Mapping[str, str]
+
+
+class Sweep(NamedTuple):
+    """Plot: medians of figures over a parameter. ``points`` are its values and the figure measured there."""
+
+    title: str
+    unit: str
+    x_unit: str
+    points: Sequence[tuple[float, str]]
+
+
+Plot = Timeline | Distribution | Split | Sweep
 
 
 @dataclass(frozen=True)
@@ -59,6 +106,18 @@ class Result:
     notes: Sequence[str] = field(default_factory=list)
     pair: tuple[str, str] = ("node", "baseline")
     """Which samples ``ratio`` and goals compare: the measured, and what they are measured against."""
+    plots: Sequence[Plot] = ()
+    marks: Sequence[tuple[float, str]] = ()
+    """What happened at which second of the timelines."""
+
+    @property
+    def servers(self) -> list[str]:
+        """In the order of their first samples."""
+        return list(dict.fromkeys(sample.server for sample in self.samples))
+
+    def title(self, figure: str) -> str:
+        """What the column of a figure is called."""
+        return next(column.title for column in self.columns if column.figure == figure)
 
     def median(self, server: str, figure: str) -> float | None:
         """None if no sample of the server has the figure."""
@@ -83,12 +142,11 @@ class Result:
         return lines
 
     def as_json(self) -> dict[str, object]:
-        servers = list(dict.fromkeys(s.server for s in self.samples))
         return {
             "scenario": self.scenario,
             "parameters": dict(self.parameters),
-            "samples": [{"server": s.server, **s.figures} for s in self.samples],
-            "medians": {name: {c.figure: self.median(name, c.figure) for c in self.columns} for name in servers},
+            "samples": [{"server": s.server, **s.figures, "curves": dict(s.curves)} for s in self.samples],
+            "medians": {name: {c.figure: self.median(name, c.figure) for c in self.columns} for name in self.servers},
             "ratios": {c.figure: self.ratio(c.figure) for c in self.columns},
             "goals": [
                 {"goal": str(g), "figure": g.figure, "of": g.of, "measured": value, "met": g.met(value)}

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
 import redis
 from rich.console import Console
+from typer import Option
 
 from loadtests.accounting import rss_bytes
 from loadtests.errors import SetupError
-from loadtests.growth import Bound, grown
-from loadtests.plot import Chart, Series, page
+from loadtests.leak import Bound, grown
+from loadtests.options import RoomRate
 from loadtests.processes import Native
-from loadtests.report import machine
-from loadtests.result import FAULTS, Column, Result, Sample
+from loadtests.result import FAULTS, Column, Plot, Result, Sample, Timeline
+from loadtests.sampling import Watch
 from loadtests.stage import IN_FLIGHT, Server, Stage, allow_open_files
+from loadtests.steps import steps
 
 COLUMNS = (
     Column("hours", "hours", 2),
@@ -56,11 +59,28 @@ METRICS = {
 }
 
 
+PLOTS: tuple[Plot, ...] = (
+    Timeline("Latency", "ms", {"p50_us": "p50", "p99_us": "p99"}, per=1000),
+    Timeline("Deliveries", "per second", {"deliveries_per_s": ""}),
+    Timeline("Connections", "open", {"connections": ""}),
+    Timeline("Connections that came and went", "per moment", {"came_and_went": "joined and left"}),
+    Timeline("CPU of the node", "% of a core", {"cpu_user": "user", "cpu_kernel": "kernel"}, per=0.01),
+    Timeline("Memory", "MiB", {"rss_mib": "node, resident", "redis_mib": "Redis, in use"}),
+    Timeline("Descriptors and tasks", "open", {"fds": "descriptors", "tasks": "tasks"}),
+)
+
+
 @dataclass(frozen=True)
 class Soak:
-    hours: float = 1.0
-    connections: int = 1000
-    rate: int = 50
+    """Hours of the same load while others come, join and go, and Redis cuts the node's subscriber now and then.
+
+    Checks that every member saw every message once and in order, and that memory of the node and of Redis, descriptors,
+    tasks and connections do not grow. Files are written as it goes, so that an interrupted run has them, too.
+    """
+
+    hours: Annotated[float, Option(min=0.001, help="How long.")] = 1.0
+    connections: Annotated[int, Option(min=1, help="Members of the room that stay.")] = 1000
+    rate: RoomRate = 50
 
     @property
     def moment_s(self) -> float:
@@ -71,23 +91,19 @@ Moment = dict[str, float]
 """What was seen at one time: ``at_s`` and figures."""
 
 
-def run(scenario: Soak, stage: Stage, console: Console, report: Path) -> Result:
-    """Writes the plots to ``report`` as it goes, so that an interrupted run has them, too. Raises
-    :class:`loadtests.errors.SetupError` when it could not be measured."""
+def run(scenario: Soak, stage: Stage, console: Console, write: Callable[[Result], None]) -> Result:
+    """``write`` is given what there is so far. Raises :class:`loadtests.errors.SetupError` when it could not be
+    measured."""
     allow_open_files(scenario.connections)
     moments: list[Moment] = []
     kills_s: list[float] = []
-
-    def write() -> None:
-        facts = {"hours": scenario.hours, "connections": scenario.connections, "messages/s": scenario.rate, **machine()}
-        report.write_text(page("Roomcast soak", facts, charts(moments, kills_s), _verdict(moments)), encoding="utf-8")
-
     with (
         stage.server("node") as server,
         stage.client(server) as client,
         stage.client(server) as comers,
         stage.publisher("append") as publisher,
         redis.Redis(port=stage.redis_port, protocol=2) as store,
+        steps(round(scenario.hours * 3600 / scenario.moment_s), console) as progress,
     ):
         client.ask(f"open {scenario.connections} {IN_FLIGHT}", timeout_s=60 + scenario.connections / 100)
         began_s = time.monotonic()
@@ -95,13 +111,21 @@ def run(scenario: Soak, stage: Stage, console: Console, report: Path) -> Result:
             if len(moments) % KILL_EVERY == KILL_EVERY - 1:
                 store.client_kill_filter(_type="pubsub")
                 kills_s.append(at_s)
-            moment = _moment(scenario, server, client, comers, publisher)
+            with progress.step(f"moment {len(moments) + 1}"):
+                watch = Watch(server.pids)
+                moment = _moment(scenario, server, client, comers, publisher)
+                cpu = watch.close()
+            moment |= {"cpu_user": cpu["user_percent"] / 100, "cpu_kernel": cpu["kernel_percent"] / 100}
             moment["redis_mib"] = float(store.info("memory")["used_memory"]) / MIB
             moments.append({"at_s": time.monotonic() - began_s, **moment})
-            write()
+            write(_result(scenario, stage, moments, kills_s))
             if any(moment[fault] for fault in FAULTS if fault in moment):
                 console.print(f"at {at_s:,.0f} s: {moment}\n{client.log_tail()}", markup=False)
                 break
+    return _result(scenario, stage, moments, kills_s)
+
+
+def _result(scenario: Soak, stage: Stage, moments: list[Moment], kills_s: list[float]) -> Result:
     figures = {
         **{fault: moments[-1][fault] for fault in FAULTS if fault in moments[-1]},
         "hours": moments[-1]["at_s"] / 3600,
@@ -111,12 +135,19 @@ def run(scenario: Soak, stage: Stage, console: Console, report: Path) -> Result:
         "reconnects": moments[-1]["reconnects"],
         "p99_us": sorted(moment["p99_us"] for moment in moments)[len(moments) // 2],
         "rss_mib": moments[-1]["rss_mib"],
-        "grown": len(_growing(moments)),
+        "grown": len(growing(moments)),
     }
     figures["failed"] += figures["grown"]
-    parameters = {"hours": scenario.hours, "connections": scenario.connections, "messages/s": scenario.rate}
-    console.print(f"the plots are in {report}")
-    return Result("soak", parameters, COLUMNS, [], [Sample("node", figures)], _verdict(moments))
+    curves = {name: [(moment["at_s"], moment[name]) for moment in moments] for name in moments[0] if name != "at_s"}
+    parameters = {
+        "hours": scenario.hours,
+        "connections": scenario.connections,
+        "messages/s": scenario.rate,
+        **stage.parameters,
+    }
+    notes = [f"{name} grew" for name in growing(moments)]
+    marks = [(at_s, "Redis cut the subscriber") for at_s in kills_s]
+    return Result("soak", parameters, COLUMNS, [], [Sample("node", figures, curves)], notes, plots=PLOTS, marks=marks)
 
 
 def _moment(scenario: Soak, server: Server, client: Native, comers: Native, publisher: Native) -> Moment:
@@ -152,30 +183,6 @@ def _metrics(port: int) -> dict[str, float]:
     return {name: float(value) for name, _, value in (li.rpartition(" ") for li in lines if not li.startswith("#"))}
 
 
-def _growing(moments: list[Moment]) -> list[str]:
+def growing(moments: list[Moment]) -> list[str]:
+    """What of :data:`BOUNDS` grew over the run."""
     return [name for name, bound in BOUNDS.items() if grown([moment[name] for moment in moments], bound)]
-
-
-def _verdict(moments: list[Moment]) -> list[str]:
-    return [f"{name} grew" for name in _growing(moments)]
-
-
-def charts(moments: list[Moment], kills_s: list[float]) -> list[Chart]:
-    """One for each thing that is looked at."""
-    marks = [(at_s, "Redis cut the subscriber") for at_s in kills_s]
-
-    def chart(title: str, unit: str, figures: dict[str, str], per: float = 1.0) -> Chart:
-        series = [
-            Series(name, [(moment["at_s"], moment[figure] / per) for moment in moments])
-            for figure, name in figures.items()
-        ]
-        return Chart(title, unit, series, marks=marks)
-
-    return [
-        chart("Latency", "ms", {"p50_us": "p50", "p99_us": "p99"}, per=1000),
-        chart("Deliveries", "per second", {"deliveries_per_s": "deliveries"}),
-        chart("Connections", "open", {"connections": "connections"}),
-        chart("Connections that came and went", "per moment", {"came_and_went": "joined and left"}),
-        chart("Memory", "MiB", {"rss_mib": "node, resident", "redis_mib": "Redis, in use"}),
-        chart("Descriptors and tasks", "open", {"fds": "descriptors", "tasks": "tasks"}),
-    ]

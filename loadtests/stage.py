@@ -20,6 +20,7 @@ from typing import Literal, Self
 
 import redis
 
+from loadtests.accounting import process_cpu
 from loadtests.errors import SetupError
 from loadtests.native import PROGRAMS, build
 from loadtests.processes import Child, Native, free_port, wait_for_port, wait_until_ready
@@ -54,6 +55,10 @@ class Server:
     kind: Kind
     child: Child
     port: int
+
+    def pids(self) -> list[int]:
+        """Of all its processes."""
+        return [self.child.pid]
 
 
 class Stage:
@@ -102,8 +107,18 @@ class Stage:
     @contextmanager
     def server(self, kind: Kind) -> Iterator[Server]:
         """A fresh server on an empty Redis, in which the room's log is open and empty."""
+        self.empty_redis()
+        with self.another_server(kind) as server:
+            yield server
+
+    def empty_redis(self) -> None:
         self._redis.flushall()
         self._redis.hset(META, mapping={"e": EPOCH, "o": 0, "g": "0", "b": 0})
+
+    @contextmanager
+    def another_server(self, kind: Kind, *, name: str = "", **settings: str) -> Iterator[Server]:
+        """One beside others on the same Redis. ``settings`` are those of a node, by their names in
+        server/settings.py."""
         port = free_port()
         command: list[str | Path]
         if kind == "baseline":
@@ -112,9 +127,8 @@ class Stage:
         else:
             names = {"{port}": str(port), "{redis_port}": str(self.redis_port), "{channel}": CHANNEL, "{room}": ROOM}
             command = [names.get(word, word) for word in shlex.split(self.node)]
-        with Child(
-            kind, command, folder=self._folder, core=self.server_core, environment=self._settings(port)
-        ) as child:
+        environment = self._settings(port) | {f"ROOMCAST_{key.upper()}": value for key, value in settings.items()}
+        with Child(name or kind, command, folder=self._folder, core=self.server_core, environment=environment) as child:
             wait_until_ready(port, child, timeout_s=START_S)
             yield Server(kind, child, port)
             child.check()
@@ -168,11 +182,18 @@ class Stage:
         ((_, count),) = self._redis.pubsub_numsub(CHANNEL)
         return int(count)
 
-    def calls(self) -> int:
-        """How many commands Redis was sent so far by nodes: scripts and subscriptions. What a script does inside it is
-        not counted."""
-        stats = self._redis.info("commandstats")
-        return sum(int(stats[f"cmdstat_{name}"]["calls"]) for name in NODE_COMMANDS if f"cmdstat_{name}" in stats)
+    def redis_use(self) -> dict[str, float]:
+        """What Redis used so far: CPU, bytes from and to its connections, memory, and the commands it was sent by
+        nodes: scripts and subscriptions. What a script does inside it is no command."""
+        found = self._redis.info("everything")
+        stats = [found[f"cmdstat_{name}"] for name in NODE_COMMANDS if f"cmdstat_{name}" in found]
+        return {
+            "redis_cpu_s": process_cpu(self.redis_pid).total_s,
+            "redis_in_bytes": float(found["total_net_input_bytes"]),
+            "redis_out_bytes": float(found["total_net_output_bytes"]),
+            "redis_used_bytes": float(found["used_memory_dataset"]),
+            "redis_calls": float(sum(int(each["calls"]) for each in stats)),
+        }
 
     def online(self) -> int:
         """How many users Redis has online; beside them the hash holds its epoch and version."""

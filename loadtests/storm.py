@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import uvloop
 from rich.console import Console
+from typer import Option
 
-from loadtests.accounting import process_cpu, rss_bytes
+from loadtests.accounting import rss_bytes
+from loadtests.curves import distribution, per_second, quantile
 from loadtests.errors import SetupError
 from loadtests.member import Member, Seen
-from loadtests.result import Column, Result
-from loadtests.sampling import Tell, Window, alternate, trust_notes
+from loadtests.options import Samples
+from loadtests.result import Column, Distribution, Plot, Result, Sample, Timeline
+from loadtests.sampling import MACHINE_PLOTS, Window, alternate, trust_notes
 from loadtests.stage import Server, Stage, allow_open_files
-from loadtests.talk import arrive, quantile
+from loadtests.steps import Tell
+from loadtests.talk import arrive
 
 COLUMNS = (
     Column("back_per_s", "clients back/s"),
@@ -36,45 +41,50 @@ COLUMNS = (
 LOOK_S = 0.002
 BACK_S = 60.0
 """Whoever is not back by then is lost."""
+ROOM_SIZE = 100
+PLOTS: tuple[Plot, ...] = (
+    Timeline("Clients back", "per second", {"per_s": ""}),
+    Distribution("Back after", "back_ms", "ms"),
+    *MACHINE_PLOTS,
+)
 
 
 @dataclass(frozen=True)
 class Storm:
-    """``members`` in rooms of ``room_size``; ``missed`` messages are published to each room while they are away."""
+    """Everybody loses the connection at the same moment, misses messages, and comes back at the same moment."""
 
-    members: int = 10_000
-    room_size: int = 100
-    missed: int = 10
-    samples: int = 1
+    members: Annotated[int, Option(min=1, help="Clients in rooms of a hundred.")] = 10_000
+    missed: Annotated[int, Option(min=0, help="Messages to each room while they are away.")] = 10
+    samples: Samples = 1
 
 
 def run(scenario: Storm, stage: Stage, console: Console) -> Result:
     """Raises :class:`SetupError` when it could not be measured. The baseline keeps nothing: its clients only return."""
     allow_open_files(scenario.members)
 
-    def measure(server: Server, tell: Tell) -> dict[str, float]:
+    def measure(server: Server, tell: Tell) -> Sample:
         return uvloop.run(_measure(scenario, stage, server, tell))
 
     with stage.load_here(), stage.local_baseline():
         samples = alternate(scenario.samples, measure, stage, console)
     parameters = {
         "members": scenario.members,
-        "room size": scenario.room_size,
+        "room size": ROOM_SIZE,
         "missed in each room": scenario.missed,
         "samples": scenario.samples,
         **stage.parameters,
     }
     notes = trust_notes(samples, pinned=stage.load_core is not None)
-    return Result("reconnect-storm", parameters, COLUMNS, [], samples, notes)
+    return Result("reconnect-storm", parameters, COLUMNS, [], samples, notes, plots=PLOTS)
 
 
 class Rooms:
     """The members, one speaker per room who stays, and how far each room has come."""
 
     def __init__(self, scenario: Storm, address: tuple[str, int]) -> None:
-        rooms = [f"room{number}" for number in range(-(-scenario.members // scenario.room_size))]
+        rooms = [f"room{number}" for number in range(-(-scenario.members // ROOM_SIZE))]
         self.members = [
-            Member(f"user{number}", [rooms[number // scenario.room_size]], address, self._heard)
+            Member(f"user{number}", [rooms[number // ROOM_SIZE]], address, self._heard)
             for number in range(scenario.members)
         ]
         self.speakers = [Member(f"speaker {room}".replace(" ", "-"), [room], address, self._heard) for room in rooms]
@@ -109,7 +119,7 @@ class Rooms:
         )
 
 
-async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) -> dict[str, float]:
+async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) -> Sample:
     rooms = Rooms(scenario, ("127.0.0.1", server.port))
     tell(f"{scenario.members:,} members arrive")
     await arrive([*rooms.speakers, *rooms.members])
@@ -124,8 +134,7 @@ async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) ->
     tell("everybody is away")
     await rooms.speak(scenario.missed)
     tell("everybody comes back")
-    calls, redis_cpu = stage.calls(), process_cpu(stage.redis_pid)
-    window = Window(server, stage)
+    window = Window(server.pids, stage)
     begin_s = time.monotonic()
     for member in rooms.members:
         member.connect()
@@ -137,8 +146,6 @@ async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) ->
         away = [member for member in away if not member.here]
     elapsed_s = time.monotonic() - begin_s
     server_side = window.close()
-    redis_s = process_cpu(stage.redis_pid).since(redis_cpu).total_s
-    calls = stage.calls() - calls
     everybody = [*rooms.members, *rooms.speakers]
     kept = server.kind == "node"
     figures = {
@@ -148,8 +155,8 @@ async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) ->
         "back_p99_ms": quantile(back_ms, 0.99),
         "back_max_ms": max(back_ms, default=0.0),
         "cpu_us_per_client": server_side["cpu_s"] * 1e6 / scenario.members,
-        "redis_calls_per_client": calls / scenario.members,
-        "redis_cpu_share": redis_s / elapsed_s,
+        "redis_calls_per_client": server_side["redis_calls"] / scenario.members,
+        "redis_cpu_share": server_side["redis_cpu_s"] / elapsed_s,
         "rss_mib": rss_bytes(server.child.pid) / 2**20,
         "tries": sum(len(member.closes) for member in everybody),
         "lost": (rooms.behind() + sum(member.holes for member in everybody)) * kept,
@@ -160,4 +167,5 @@ async def _measure(scenario: Storm, stage: Stage, server: Server, tell: Tell) ->
     for member in everybody:
         member.leave()
     await asyncio.sleep(LOOK_S)
-    return figures
+    seen = {"per_s": per_second([at_ms / 1e3 for at_ms in back_ms], 0.0), "back_ms": distribution(back_ms)}
+    return Sample(server.kind, figures, seen | window.curves)

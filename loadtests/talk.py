@@ -8,16 +8,21 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import uvloop
 from rich.console import Console
+from typer import Option
 
-from loadtests.accounting import process_cpu, rss_bytes
+from loadtests.accounting import rss_bytes
+from loadtests.curves import distribution, per_second, quantile
 from loadtests.errors import SetupError
 from loadtests.member import Member, Seen
-from loadtests.result import Column, Goal, Result
-from loadtests.sampling import Tell, Window, alternate, trust_notes
+from loadtests.options import Samples, Seconds, TalkRate
+from loadtests.result import Column, Distribution, Goal, Plot, Result, Sample, Split, Timeline
+from loadtests.sampling import CPU_TIMELINE, MEMORY, Window, alternate, trust_notes
 from loadtests.stage import Server, Stage, allow_open_files
+from loadtests.steps import Tell
 
 COLUMNS = (
     Column("messages_per_s", "messages/s"),
@@ -31,6 +36,9 @@ COLUMNS = (
     Column("p99_us", "latency p99 µs"),
     Column("ack_p99_us", "acknowledged p99 µs"),
     Column("redis_us_per_message", "Redis CPU µs per message", 1),
+    Column("redis_in_bytes_per_message", "bytes to Redis per message"),
+    Column("redis_out_bytes_per_message", "bytes from Redis per message"),
+    Column("redis_bytes_per_message", "Redis memory per message, bytes"),
     Column("rss_mib", "server RSS MiB", 1),
     Column("lost", "lost"),
     Column("duplicated", "duplicated"),
@@ -43,6 +51,48 @@ TICK_S = 0.005
 QUIET_S = 5.0
 """Waited for what has not arrived, from the last that did."""
 PAD = "x" * 60
+PLOTS: tuple[Plot, ...] = (
+    Timeline("Deliveries", "per second", {"per_s": ""}),
+    Distribution("Latency, from said to heard", "latency_us"),
+    Distribution("From said to acknowledged", "ack_us"),
+    Split(
+        "CPU of the server", "µs per message and its deliveries", {"user_us_per_message": "user", "kernel_us": "kernel"}
+    ),
+    CPU_TIMELINE,
+    MEMORY,
+)
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Rooms of five in which everybody speaks: messages in, through Redis with log and dedup key, and out.
+
+    The baseline passes messages on without Redis. Goal at 1,000 rooms: beyond the kernel's part at most 40 µs of node
+    CPU per message and 3 µs per delivery.
+    """
+
+    rooms: Annotated[int, Option(min=1, help="Rooms of five.")] = 1000
+    rate: TalkRate = 2000
+    duration_s: Seconds = 10.0
+    samples: Samples = 3
+
+    def talk(self, warmup_s: float = 2.0) -> Talk:
+        return Talk("chat", 5 * self.rooms, self.rooms, 1, self.rate, self.duration_s, warmup_s, self.samples)
+
+
+@dataclass(frozen=True)
+class ManyRooms:
+    """Connections that are in 50 rooms each, as a client with many conversations is."""
+
+    connections: Annotated[int, Option(min=10, help="Connections, each in 50 rooms of ten.")] = 200
+    rate: TalkRate = 1000
+    duration_s: Seconds = 10.0
+    samples: Samples = 3
+
+    def talk(self) -> Talk:
+        return Talk(
+            "many-rooms", self.connections, self.connections * 5, 50, self.rate, self.duration_s, samples=self.samples
+        )
 
 
 @dataclass(frozen=True)
@@ -86,12 +136,15 @@ class Talkers:
             member.acked = self._acked
         self.room_size = scenario.room_size
         self.latencies_us: list[float] = []
+        self.heard_s: list[float] = []
         self.acks_us: list[float] = []
         self.said = 0
         self._keys = itertools.count()
 
     def _heard(self, message: Seen) -> None:
-        self.latencies_us.append((time.monotonic_ns() - int(message.data["sent_ns"])) / 1e3)
+        now_ns = time.monotonic_ns()
+        self.latencies_us.append((now_ns - int(message.data["sent_ns"])) / 1e3)
+        self.heard_s.append(now_ns / 1e9)
 
     def _acked(self, message: Seen) -> None:
         self.acks_us.append((time.monotonic_ns() - int(message.data["sent_ns"])) / 1e3)
@@ -128,6 +181,7 @@ class Talkers:
     def forget(self) -> None:
         """Latencies and counts begin anew; positions stay."""
         self.latencies_us.clear()
+        self.heard_s.clear()
         self.acks_us.clear()
         self.said = 0
 
@@ -139,11 +193,19 @@ class Talkers:
         }
 
 
+def run_chat(scenario: Chat, stage: Stage, console: Console) -> Result:
+    return run(scenario.talk(), stage, console)
+
+
+def run_many_rooms(scenario: ManyRooms, stage: Stage, console: Console) -> Result:
+    return run(scenario.talk(), stage, console)
+
+
 def run(scenario: Talk, stage: Stage, console: Console) -> Result:
     """Raises :class:`SetupError` when it could not be measured. Lost messages are in the result, not an exception."""
     allow_open_files(scenario.members)
 
-    def measure(server: Server, tell: Tell) -> dict[str, float]:
+    def measure(server: Server, tell: Tell) -> Sample:
         return uvloop.run(_measure(scenario, stage, server, tell))
 
     with stage.load_here(), stage.local_baseline():
@@ -158,10 +220,10 @@ def run(scenario: Talk, stage: Stage, console: Console) -> Result:
         **stage.parameters,
     }
     notes = trust_notes(samples, pinned=stage.load_core is not None)
-    return Result(scenario.name, parameters, COLUMNS, scenario.goals(), samples, notes)
+    return Result(scenario.name, parameters, COLUMNS, scenario.goals(), samples, notes, plots=PLOTS)
 
 
-async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> dict[str, float]:
+async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> Sample:
     talkers = Talkers(scenario, ("127.0.0.1", server.port))
     tell(f"{scenario.members:,} members arrive")
     await arrive(talkers.members)
@@ -171,12 +233,10 @@ async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> 
     warm = talkers.verdict()
     talkers.forget()
     tell(f"{scenario.rate:,} messages/s for {scenario.duration_s:g} s")
-    redis_before = process_cpu(stage.redis_pid)
-    window = Window(server, stage)
+    window, began_s = Window(server.pids, stage), time.monotonic()
     elapsed_s = await talkers.talk(scenario.rate, scenario.duration_s)
     await talkers.settled()
     server_side = window.close()
-    redis_s = process_cpu(stage.redis_pid).since(redis_before).total_s
     rss_mib = rss_bytes(server.child.pid) / 2**20
     verdict = talkers.verdict()
     verdict["lost"] += max(0.0, warm["lost"] - sum(member.holes for member in talkers.members))
@@ -185,7 +245,7 @@ async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> 
     for member in talkers.members:
         member.leave()
     await asyncio.sleep(TICK_S)
-    return {
+    figures = {
         **server_side,
         **verdict,
         "deliveries": heard,
@@ -194,13 +254,24 @@ async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> 
         "delivered_share": heard / (said * scenario.room_size),
         "cpu_us_per_message": server_side["cpu_s"] * 1e6 / said,
         "user_us_per_message": user_us / said,
+        "kernel_us": (server_side["cpu_s"] * 1e6 - user_us) / said,
         "budget_share": user_us / (MESSAGE_US * said + DELIVERY_US * heard),
         "p50_us": quantile(talkers.latencies_us, 0.5),
         "p99_us": quantile(talkers.latencies_us, 0.99),
         "ack_p99_us": quantile(talkers.acks_us, 0.99),
-        "redis_us_per_message": redis_s * 1e6 / said,
+        "redis_us_per_message": server_side["redis_cpu_s"] * 1e6 / said,
+        **{
+            f"redis_{kind}_per_message": server_side[f"redis_{name}"] / said
+            for kind, name in (("in_bytes", "in_bytes"), ("out_bytes", "out_bytes"), ("bytes", "used_bytes"))
+        },
         "rss_mib": rss_mib,
     }
+    seen = {
+        "per_s": per_second(talkers.heard_s, began_s),
+        "latency_us": distribution(talkers.latencies_us),
+        "ack_us": distribution(talkers.acks_us),
+    }
+    return Sample(server.kind, figures, seen | window.curves)
 
 
 async def arrive(members: Sequence[Member]) -> None:
@@ -218,9 +289,3 @@ async def arrive(members: Sequence[Member]) -> None:
         if time.monotonic() - moved_s > 20:
             raise SetupError(f"{len(waiting) + len(coming)} members did not get into their rooms")
         await asyncio.sleep(0.001)
-
-
-def quantile(values: list[float], share: float) -> float:
-    """The value that ``share`` of them do not exceed; 0 without any. Pure."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -4,6 +4,8 @@
  * once and joined, and every member gets them in one send(). What a socket does not take is kept, without bound: this
  * program measures, it does not serve. Reads at most 128 KiB per turn from Redis, like a node.
  *
+ * What a client says in a room is PUBLISHed, so that two of these are a pair of nodes.
+ *
  * With --channel - there is no Redis: members join rooms of any name and what one says goes straight to the others and
  * back, numbered, and acknowledged. That is what chat costs a server that keeps nothing. */
 #define _GNU_SOURCE
@@ -27,10 +29,10 @@ struct client {
 };
 
 static int poller;
-static const char *room; /* the one whose messages come from Redis */
+static const char *room, *channel; /* the one whose messages come from Redis, and where */
 static int local;        /* without Redis */
 static struct rooms rooms;
-static struct client listener, subscription; /* only their addresses matter: they mark events */
+static struct client listener, subscription, publishing; /* only their addresses matter: they mark events */
 
 static void watch(struct client *c, unsigned events, int operation)
 {
@@ -184,6 +186,33 @@ static void say(struct client *c, const char *payload, size_t length)
     send_text(c, &out, &text);
 }
 
+/* Through Redis, numbered and linked as by a node. Nobody else may publish in the room meanwhile. */
+static void relay(const char *payload, size_t length)
+{
+    static struct buffer command, tail;
+    static char tag[TAG_BYTES + 1] = "0";
+    static uint64_t offset;
+    const char *data = memmem(payload, length, "\"data\":", 7);
+    if (!data)
+        return;
+    data += 7;
+    command.length = tail.length = 0;
+    buffer_append(&tail, "", 1);
+    buffer_append(&tail, TAIL_HEAD, sizeof TAIL_HEAD - 1);
+    buffer_append(&tail, data, length - (size_t)(data - payload)); /* the last field of a request, } included */
+    publish_entry(&command, channel, "baseline", ++offset, tag, tail.data, tail.length);
+    write_all(publishing.fd, command.data, command.length);
+}
+
+static void pong(struct client *c, const char *payload, size_t length)
+{
+    static struct buffer out, text;
+    struct name id = json_string(payload, length, "\"id\":\"");
+    out.length = text.length = 0;
+    buffer_print(&text, "{\"op\":\"pong\",\"id\":\"%.*s\"}", (int)id.length, id.text ? id.text : "");
+    send_text(c, &out, &text);
+}
+
 static void on_frame(struct client *c, struct frame *frame)
 {
     static struct buffer out;
@@ -193,6 +222,10 @@ static void on_frame(struct client *c, struct frame *frame)
         join(c, frame->payload, frame->length);
     } else if (local && frame->opcode == OP_TEXT && memmem(frame->payload, frame->length, "\"op\":\"message\"", 14)) {
         say(c, frame->payload, frame->length);
+    } else if (frame->opcode == OP_TEXT && memmem(frame->payload, frame->length, "\"op\":\"message\"", 14)) {
+        relay(frame->payload, frame->length);
+    } else if (frame->opcode == OP_TEXT && memmem(frame->payload, frame->length, "\"op\":\"ping\"", 11)) {
+        pong(c, frame->payload, frame->length);
     } else if (frame->opcode == OP_PING || frame->opcode == OP_CLOSE) {
         frame_append(&out, frame->opcode == OP_PING ? OP_PONG : OP_CLOSE, frame->payload, frame->length, 0);
         send_out(c, out.data, out.length);
@@ -283,7 +316,15 @@ static void on_subscription(void)
             send_out(heard->members[i].client, frames.data, frames.length);
 }
 
-static void subscribe(unsigned port, const char *channel)
+/* Redis' answers to what was published: how many heard it. */
+static void on_published(void)
+{
+    static char answers[4096];
+    if (recv(publishing.fd, answers, sizeof answers, 0) <= 0)
+        die("Redis closed the connection");
+}
+
+static void subscribe(unsigned port)
 {
     struct buffer command = {0};
     subscription.fd = redis_connect(port);
@@ -294,6 +335,8 @@ static void subscribe(unsigned port, const char *channel)
     buffer_free(&command);
     on_subscription(); /* the confirmation: whoever can connect to us will hear every later message */
     watch(&subscription, EPOLLIN, EPOLL_CTL_ADD);
+    publishing.fd = redis_connect(port);
+    watch(&publishing, EPOLLIN, EPOLL_CTL_ADD);
 }
 
 static void serve(unsigned port)
@@ -313,9 +356,10 @@ int main(int argc, char **argv)
     room = argument(argc, argv, "room");
     raise_file_limit();
     poller = epoll_create1(EPOLL_CLOEXEC);
-    local = !strcmp(argument(argc, argv, "channel"), "-");
+    channel = argument(argc, argv, "channel");
+    local = !strcmp(channel, "-");
     if (!local)
-        subscribe(number_argument(argc, argv, "redis-port"), argument(argc, argv, "channel"));
+        subscribe(number_argument(argc, argv, "redis-port"));
     serve(number_argument(argc, argv, "port"));
     for (;;) {
         int count = epoll_wait(poller, events, 512, -1);
@@ -325,6 +369,8 @@ int main(int argc, char **argv)
                 on_accept();
             else if (c == &subscription)
                 on_subscription();
+            else if (c == &publishing)
+                on_published();
             else {
                 if (events[i].events & EPOLLOUT)
                     flush(c);

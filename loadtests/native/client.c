@@ -5,10 +5,17 @@
  *   reset                                  forget latencies, counts and CPU (sequence numbers are kept)
  *   report LAST                            what arrived since the reset; lost, doubled and reordered over the whole run
  *   shake SECONDS IN_FLIGHT join|bare      open and close connections as fast as possible
+ *   ask COUNT RATE                         COUNT pings at RATE per second, from one connection after the other; waits for
+ *                                          the pongs, or 5 s without any
+ *   say COUNT RATE                         the first connection says COUNT messages in the room at RATE per second
+ *   curves                                 latencies, joins and what arrived in each tenth of a second, since the reset
  *
  * Every command is answered by one line of JSON. In between pings are answered and messages checked. */
 #define _GNU_SOURCE
+#include <sys/timerfd.h>
+
 #include "connections.h"
+#include "schedule.h"
 
 #define QUIET_NS 5000000000ull
 #define STUCK_NS 20000000000ull
@@ -20,6 +27,7 @@ static void open_connections(uint32_t count, uint32_t in_flight)
     table = must(realloc(table, (opened + count) * sizeof *table));
     memset(table + opened, 0, count * sizeof *table);
     failed = 0;
+    memset(&joining, 0, sizeof joining);
     while (settled < count) {
         for (; begun < count && begun - settled < in_flight; begun++)
             start(&table[opened++]);
@@ -94,6 +102,98 @@ static void report(uint64_t last)
     print_window();
 }
 
+static void ask_from(struct connection *c, uint64_t sent_ns)
+{
+    char text[96];
+    int n = snprintf(text, sizeof text, "{\"op\":\"ping\",\"id\":\"%0*llu %0*llu\"}", SEQ_DIGITS,
+                     (unsigned long long)++c->asked, SENT_DIGITS, (unsigned long long)sent_ns);
+    send_frame(c, OP_TEXT, text, (size_t)n);
+}
+
+static void say_from(struct connection *c, uint64_t sent_ns)
+{
+    static struct buffer text;
+    static uint64_t said;
+    text.length = 0;
+    buffer_print(&text, "{\"op\":\"message\",\"room\":\"%s\",\"data\":", room);
+    data_append(&text, ++said, sent_ns);
+    buffer_append(&text, "}", 1);
+    send_frame(c, OP_TEXT, text.data, text.length);
+}
+
+static void wake_at(uint64_t at_ns)
+{
+    struct itimerspec at = {.it_value = {(time_t)(at_ns / 1000000000u), (long)(at_ns % 1000000000u)}};
+    timerfd_settime(alarm_fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+/* COUNT times `send`, each when the schedule wants it, by `speakers` connections in turn. Returns how late the latest
+ * left, in ns. What arrives meanwhile is taken. */
+static uint64_t by_schedule(uint64_t count, double rate, uint32_t speakers, void (*send)(struct connection *, uint64_t))
+{
+    uint64_t sent = 0, late_ns = 0, began_ns = now_ns() + 1000000;
+    if (!speakers)
+        die("nobody is there to speak: open connections first");
+    while (sent < count) {
+        uint64_t due = began_ns + due_ns(sent, rate, 0), now = now_ns();
+        if (due > now) {
+            wake_at(due);
+            turn(1000);
+            continue;
+        }
+        if (now - due > late_ns)
+            late_ns = now - due;
+        struct connection *c = &table[sent++ % speakers];
+        if (c->state == JOINED)
+            send(c, due);
+        if (sent % 64 == 0)
+            turn(0); /* late or not, what arrived is read */
+    }
+    return late_ns;
+}
+
+static void ask(uint64_t count, double rate)
+{
+    uint64_t before = window.deliveries, missing = 0, doubled = 0, swapped = 0;
+    asking = 1;
+    uint64_t late_ns = by_schedule(count, rate, opened, ask_from);
+    uint64_t quiet_since_ns = now_ns(), seen = window.deliveries;
+    while (window.deliveries - before < count && now_ns() - quiet_since_ns < QUIET_NS) {
+        turn(100);
+        if (window.deliveries != seen) {
+            seen = window.deliveries;
+            quiet_since_ns = now_ns();
+        }
+    }
+    for (uint32_t i = 0; i < opened; i++) {
+        missing += sequence_lost(&table[i].sequence, table[i].asked);
+        doubled += table[i].sequence.duplicated;
+        swapped += table[i].sequence.reordered;
+    }
+    printf("{\"answered\":%llu,\"lost\":%llu,\"duplicated\":%llu,\"reordered\":%llu,\"closed\":%llu,"
+           "\"late_max_us\":%.1f,\"span_s\":%.6f,",
+           (unsigned long long)(window.deliveries - before), (unsigned long long)missing, (unsigned long long)doubled,
+           (unsigned long long)swapped, (unsigned long long)closed, (double)late_ns / 1e3,
+           (double)(window.last_arrival_ns - window.first_sent_ns) / 1e9);
+    print_window();
+}
+
+static void print_curves(void)
+{
+    uint64_t slots = (now_ns() - window.reset_ns) / SLOT_NS;
+    const char *comma = "";
+    printf("{\"latency_us\":");
+    histogram_print(&window.latency);
+    printf(",\"joining_us\":");
+    histogram_print(&joining);
+    printf(",\"per_s\":[");
+    for (uint64_t i = 0; i < slots && i < SLOTS; i++) {
+        printf("%s[%.1f,%llu]", comma, (double)i / 10, (unsigned long long)window.slots[i] * 10);
+        comma = ",";
+    }
+    printf("]}\n");
+}
+
 static void shake_hands(double seconds, uint32_t in_flight, int join)
 {
     if (opened)
@@ -139,6 +239,12 @@ static void execute(const char *line)
         report(number);
     else if (sscanf(line, "shake %lf %u %7s", &seconds, &in_flight, word) == 3)
         shake_hands(seconds, in_flight, !strcmp(word, "join"));
+    else if (sscanf(line, "ask %llu %lf", &number, &seconds) == 2)
+        ask(number, seconds);
+    else if (sscanf(line, "say %llu %lf", &number, &seconds) == 2)
+        printf("{\"late_max_us\":%.1f}\n", (double)by_schedule(number, seconds, 1, say_from) / 1e3);
+    else if (!strcmp(line, "curves"))
+        print_curves();
     else if (!strcmp(line, "reset")) {
         reset();
         printf("{}\n");
@@ -160,6 +266,10 @@ int main(int argc, char **argv)
     struct epoll_event event = {.events = EPOLLIN, .data.u32 = COMMANDS};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, 0, &event) < 0)
         die("standard input must be a pipe: this program is driven by `python -m loadtests`");
+    event.data.u32 = ALARM;
+    alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (alarm_fd < 0 || epoll_ctl(poller, EPOLL_CTL_ADD, alarm_fd, &event) < 0)
+        die("no timer: %s", strerror(errno));
     reset();
     for (;;) {
         char line[sizeof commands.data];

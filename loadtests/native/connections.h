@@ -12,6 +12,9 @@
 #define INBOX_BYTES (4u << 20)
 #define READ_BYTES (256u << 10)
 #define COMMANDS UINT32_MAX /* marks standard input in epoll */
+#define ALARM (UINT32_MAX - 1)
+#define SLOT_NS 100000000ull
+#define SLOTS 6000 /* ten minutes; what comes later is counted but not drawn */
 
 enum state { FREE, CONNECTING, UPGRADING, JOINING, JOINED, CLOSING };
 
@@ -22,13 +25,14 @@ struct connection {
     uint64_t started_ns;
     struct buffer rest; /* the beginning of a frame whose end has not arrived */
     struct sequence sequence;
+    uint64_t asked; /* pings sent by `ask` */
 };
 
 static struct sockaddr_in server;
 static const char *path, *room;
 static unsigned sources;
 
-static int poller;
+static int poller, alarm_fd;
 static struct lines commands;
 static struct connection *table;
 static uint32_t opened, joined, failed; /* opened: connections of the table in use; joined: of these, in the room now */
@@ -38,9 +42,12 @@ static char inbox[INBOX_BYTES];
 static struct {
     struct histogram latency;
     uint64_t deliveries, reads, bytes, first_sent_ns, last_arrival_ns, reset_ns;
+    uint64_t slots[SLOTS]; /* what arrived, or was completed, in each SLOT_NS since the reset */
     struct cpu cpu;
 } window;
+static struct histogram joining;      /* from the first packet to the answer to the join, of the last `open` */
 static uint64_t early, others, pings, closed; /* over the whole run */
+static int asking;                            /* what arrives are pongs, not messages */
 static uint64_t target, behind;               /* of `reach`: connections that have not seen message `target` */
 static uint64_t progress_ns;                  /* when something last moved */
 
@@ -48,6 +55,13 @@ static struct {
     int active, join;
     uint64_t completed, failed;
 } shake;
+
+static void count_slot(uint64_t at_ns, uint64_t amount)
+{
+    uint64_t slot = (at_ns - window.reset_ns) / SLOT_NS;
+    if (slot < SLOTS)
+        window.slots[slot] += amount;
+}
 
 static void hang_up(struct connection *c)
 {
@@ -146,8 +160,10 @@ static void upgrade(struct connection *c)
 /* A handshake of `shake` is done: close politely, the server ends the connection (RFC 6455 §7.1.1). */
 static void completed(struct connection *c)
 {
+    uint64_t at_ns = now_ns();
     shake.completed++;
-    histogram_add(&window.latency, now_ns() - c->started_ns);
+    histogram_add(&window.latency, at_ns - c->started_ns);
+    count_slot(at_ns, 1);
     c->state = CLOSING;
     send_frame(c, OP_CLOSE, "\x03\xe8", 2);
 }
@@ -179,6 +195,15 @@ static uint64_t digits(const char *text, unsigned count)
     return value;
 }
 
+/* A number and a time, in an id that a server gave back. */
+static const char *find_pong(const char *payload, size_t length)
+{
+    const char *id;
+    if (!memmem(payload, length, "\"op\":\"pong\"", 11) || !(id = memmem(payload, length, "\"id\":\"", 6)))
+        return NULL;
+    return id + 6 + SEQ_DIGITS + 1 + SENT_DIGITS < payload + length ? id + 6 : NULL;
+}
+
 /* Finds our data, which a server may have wrapped in anything; its usual place, the very end, is tried first. */
 static const char *find_message(const char *payload, size_t length)
 {
@@ -201,10 +226,13 @@ static void on_text(struct connection *c, const char *payload, size_t length, ui
         } else {
             c->state = JOINED;
             joined++;
+            histogram_add(&joining, arrival_ns - c->started_ns);
+            count_slot(arrival_ns, 1);
         }
         return;
     }
-    const char *number = find_message(payload, length);
+    size_t between = asking ? 1 : sizeof SENT_PREFIX - 1;
+    const char *number = asking ? find_pong(payload, length) : find_message(payload, length);
     if (!number) {
         others++;
         return;
@@ -214,7 +242,7 @@ static void on_text(struct connection *c, const char *payload, size_t length, ui
         return;
     }
     uint64_t seq = digits(number, SEQ_DIGITS);
-    uint64_t sent_ns = digits(number + SEQ_DIGITS + sizeof SENT_PREFIX - 1, SENT_DIGITS);
+    uint64_t sent_ns = digits(number + SEQ_DIGITS + between, SENT_DIGITS);
     uint64_t before = c->sequence.next;
     sequence_take(&c->sequence, seq);
     behind -= target && before <= target && c->sequence.next > target;
@@ -278,6 +306,7 @@ static void on_readable(struct connection *c)
     if (window.deliveries != before) {
         window.reads++;
         window.last_arrival_ns = arrival_ns;
+        count_slot(arrival_ns, window.deliveries - before);
     }
     if (c->state == FREE)
         return;
@@ -301,6 +330,12 @@ static void turn(int timeout_ms)
         if (events[i].data.u32 == COMMANDS) {
             if (!lines_fill(&commands))
                 exit(0);
+            continue;
+        }
+        if (events[i].data.u32 == ALARM) {
+            uint64_t rings;
+            if (read(alarm_fd, &rings, sizeof rings) < 0 && errno != EAGAIN)
+                die("the alarm: %s", strerror(errno));
             continue;
         }
         struct connection *c = &table[events[i].data.u32];

@@ -22,6 +22,12 @@ static inline void histogram_add(struct histogram *h, uint64_t ns)
         h->max = ns;
 }
 
+static inline uint64_t histogram_edge(unsigned index)
+{
+    unsigned shift = index < 64 ? 0 : index / 64 - 1;
+    return ((uint64_t)(index - shift * 64 + 1) << shift) - 1;
+}
+
 /* The upper edge of the bucket that holds the quantile, in microseconds; 0 without values. */
 static inline double histogram_us(const struct histogram *h, double quantile)
 {
@@ -29,12 +35,24 @@ static inline double histogram_us(const struct histogram *h, double quantile)
     for (unsigned index = 0; index < 59 * 64; index++) {
         seen += h->buckets[index];
         if (seen > wanted) {
-            unsigned shift = index < 64 ? 0 : index / 64 - 1;
-            uint64_t edge = ((uint64_t)(index - shift * 64 + 1) << shift) - 1;
+            uint64_t edge = histogram_edge(index);
             return (double)(edge < h->max ? edge : h->max) / 1e3;
         }
     }
     return (double)h->max / 1e3;
+}
+
+/* A list of [upper edge in microseconds, values up to there and above the edge before]; empty buckets are left out. */
+static inline void histogram_print(const struct histogram *h)
+{
+    const char *comma = "";
+    putchar('[');
+    for (unsigned index = 0; index < 59 * 64; index++)
+        if (h->buckets[index]) {
+            printf("%s[%.1f,%llu]", comma, (double)histogram_edge(index) / 1e3, (unsigned long long)h->buckets[index]);
+            comma = ",";
+        }
+    putchar(']');
 }
 
 #endif

@@ -12,8 +12,8 @@
 
 #include "common.h"
 #include "redis.h"
+#include "schedule.h"
 
-#define TAG_BYTES 16
 #define BATCH 256 /* messages in one call, as a node's publisher */
 
 static int redis;
@@ -23,55 +23,21 @@ static uint64_t last;                 /* sequence number and offset of the last 
 static uint64_t answered;
 static struct buffer answers;
 
-static void new_tag(char *out)
-{
-    static uint64_t state = 0x9e3779b97f4a7c15u; /* xorshift64: different is enough */
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    for (int i = 0; i < TAG_BYTES; i++)
-        out[i] = "0123456789abcdef"[state >> 4 * i & 15];
-    out[TAG_BYTES] = 0;
-}
-
-/* {"seq":…,"sent_ns":…,"pad":…} of DATA_BYTES bytes in the tail of a client frame, behind an empty excluded session. */
+/* The tail of a client frame, behind an empty excluded session. */
 static void payload_append(struct buffer *out, uint64_t number, uint64_t sent_ns)
 {
-    static const char head[] = "\"user_id\":1,\"ts\":1732147200.123,\"data\":";
     buffer_append(out, "", 1);
-    buffer_append(out, head, sizeof head - 1);
-    size_t start = out->length;
-    buffer_print(out, SEQ_PREFIX "%0*llu" SENT_PREFIX "%0*llu\",\"pad\":\"", SEQ_DIGITS, (unsigned long long)number,
-                 SENT_DIGITS, (unsigned long long)sent_ns);
-    size_t padding = DATA_BYTES - 2 - (out->length - start);
-    memset(buffer_reserve(out, padding), 'x', padding);
-    out->length += padding;
-    buffer_append(out, "\"}}", 3);
-}
-
-static void string(struct buffer *out, const char *text)
-{
-    resp_string(out, text, strlen(text));
+    buffer_append(out, TAIL_HEAD, sizeof TAIL_HEAD - 1);
+    data_append(out, number, sent_ns);
+    buffer_append(out, "}", 1);
 }
 
 static void publish_command(struct buffer *commands, uint64_t sent_ns)
 {
-    static struct buffer payload, envelope;
-    char next[TAG_BYTES + 1];
-    payload.length = envelope.length = 0;
+    static struct buffer payload;
+    payload.length = 0;
     payload_append(&payload, ++last, sent_ns);
-    new_tag(next);
-    buffer_append(&envelope, "\x01\x96\x01", 3);
-    envelope_string(&envelope, epoch, strlen(epoch));
-    envelope_number(&envelope, last);
-    envelope_string(&envelope, tag, strlen(tag));
-    envelope_string(&envelope, next, TAG_BYTES);
-    envelope_string(&envelope, payload.data, payload.length);
-    memcpy(tag, next, sizeof tag);
-    resp_array(commands, 3);
-    string(commands, "PUBLISH");
-    string(commands, channel);
-    resp_string(commands, envelope.data, envelope.length);
+    publish_entry(commands, channel, epoch, last, tag, payload.data, payload.length);
 }
 
 /* One call of lua/append.lua: KEYS meta and log per message; ARGV the epoch, then nine arguments per message. */
@@ -81,27 +47,27 @@ static void append_command(struct buffer *commands, const uint64_t *sent_ns, uns
     char keys[16];
     snprintf(keys, sizeof keys, "%u", 2 * count);
     resp_array(commands, 4 + 11 * count);
-    string(commands, "EVALSHA");
-    string(commands, script);
-    string(commands, keys);
+    resp_text(commands, "EVALSHA");
+    resp_text(commands, script);
+    resp_text(commands, keys);
     for (unsigned i = 0; i < count; i++) {
-        string(commands, meta);
-        string(commands, log_key);
+        resp_text(commands, meta);
+        resp_text(commands, log_key);
     }
-    string(commands, epoch);
+    resp_text(commands, epoch);
     for (unsigned i = 0; i < count; i++) {
         payload.length = 0;
         payload_append(&payload, ++last, sent_ns[i]);
         new_tag(tag);
-        string(commands, "a");
-        string(commands, channel);
+        resp_text(commands, "a");
+        resp_text(commands, channel);
         resp_string(commands, payload.data, payload.length);
-        string(commands, tag);
-        string(commands, "1000");       /* history: entries, */
-        string(commands, "8388608");    /* bytes, */
-        string(commands, "300000");     /* ms */
-        string(commands, "2592000000"); /* ms that the meta key lives */
-        string(commands, "0");          /* no retry key */
+        resp_text(commands, tag);
+        resp_text(commands, "1000");       /* history: entries, */
+        resp_text(commands, "8388608");    /* bytes, */
+        resp_text(commands, "300000");     /* ms */
+        resp_text(commands, "2592000000"); /* ms that the meta key lives */
+        resp_text(commands, "0");          /* no retry key */
     }
 }
 
@@ -120,17 +86,6 @@ static void take_answers(int flags)
     }
     answers.length -= used;
     memmove(answers.data, answers.data + used, answers.length);
-}
-
-/* When message `i` is wanted, in ns after the start. Every 1/rate has one, at a place in it that the golden ratio
- * chooses: gaps are 0.6 or 1.6 times the mean. A metronome would fall in step with the kernel's ticks, which sample what
- * a core does and would then see the load always or never (measured: 1 % where 50 % was busy). With a pace, what is
- * wanted within PACE_US leaves together at its end. */
-static uint64_t due_ns(uint64_t i, double rate, uint64_t pace_us)
-{
-    double place = (double)i * 0.6180339887498949;
-    uint64_t ns = (uint64_t)(((double)i + place - (double)(uint64_t)place) / rate * 1e9);
-    return pace_us ? (ns / (pace_us * 1000) + 1) * pace_us * 1000 : ns;
 }
 
 static void publish(uint64_t count, double rate, uint64_t pace_us)

@@ -95,6 +95,11 @@ static inline void resp_string(struct buffer *out, const char *data, size_t leng
     buffer_append(out, "\r\n", 2);
 }
 
+static inline void resp_text(struct buffer *out, const char *text)
+{
+    resp_string(out, text, strlen(text));
+}
+
 /* 01 [1, epoch, offset, prev, tag, payload] in msgpack; strings as `raw`, as Redis' cmsgpack writes them. */
 static inline void envelope_string(struct buffer *out, const char *data, size_t length)
 {
@@ -115,6 +120,41 @@ static inline void envelope_number(struct buffer *out, uint64_t value)
     for (size_t i = 0; i < wide; i++)
         bytes[1 + i] = (unsigned char)(value >> 8 * (wide - 1 - i));
     buffer_append(out, bytes, 1 + wide);
+}
+
+#define TAG_BYTES 16
+#define TAIL_HEAD "\"user_id\":1,\"ts\":1732147200.123,\"data\":"
+
+static inline void new_tag(char *out)
+{
+    static uint64_t state = 0x9e3779b97f4a7c15u; /* xorshift64: different is enough */
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    for (int i = 0; i < TAG_BYTES; i++)
+        out[i] = "0123456789abcdef"[state >> 4 * i & 15];
+    out[TAG_BYTES] = 0;
+}
+
+/* PUBLISH of one entry, linked to the one before by `tag`, which becomes its own. */
+static inline void publish_entry(struct buffer *out, const char *channel, const char *epoch, uint64_t offset,
+                                 char tag[TAG_BYTES + 1], const char *payload, size_t length)
+{
+    static struct buffer envelope;
+    char next[TAG_BYTES + 1];
+    envelope.length = 0;
+    new_tag(next);
+    buffer_append(&envelope, "\x01\x96\x01", 3);
+    envelope_string(&envelope, epoch, strlen(epoch));
+    envelope_number(&envelope, offset);
+    envelope_string(&envelope, tag, strlen(tag));
+    envelope_string(&envelope, next, TAG_BYTES);
+    envelope_string(&envelope, payload, length);
+    memcpy(tag, next, sizeof next);
+    resp_array(out, 3);
+    resp_text(out, "PUBLISH");
+    resp_text(out, channel);
+    resp_string(out, envelope.data, envelope.length);
 }
 
 struct entry {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.bench import parts
+from loadtests.benching import parts
 
 pytestmark = [pytest.mark.redis, pytest.mark.system, pytest.mark.timeout(180)]
 CHECKOUT = Path(__file__).parents[2]

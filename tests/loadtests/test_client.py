@@ -15,10 +15,14 @@ from loadtests.processes import Native
 from tests.loadtests.scripted_server import JOINED, WELCOME, ScriptedServer, message, text_frame
 
 
+def options(server: ScriptedServer) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(server.port), "--path", "/ws?user={n}", "--room", "bench"]
+    return [*words, "--sources", "1"]
+
+
 def watch(folder: Path, server: ScriptedServer, last: int) -> dict[str, float]:
     """What the client reports after one connection saw all the server had, when 1 … ``last`` were published."""
-    options = ["--host", "127.0.0.1", "--port", str(server.port), "--path", "/ws?user={n}", "--room", "bench"]
-    with Native("client", [build("client"), *options, "--sources", "1"], folder=folder, core=None) as client:
+    with Native("client", [build("client"), *options(server)], folder=folder, core=None) as client:
         client.ask("open 1 1", timeout_s=10)
         client.ask(f"reach {last}", timeout_s=20)
         return client.ask(f"report {last}", timeout_s=10)
@@ -84,6 +88,20 @@ def test_a_ping_is_answered_with_its_payload(tmp_path: Path) -> None:
         report = watch(tmp_path, server, 1)
     assert report["pings"] == 1
     assert server.heard == [b'{"op":"join","room":"bench","id":1}', b"are you there"]
+
+
+def test_curves_are_what_arrived(tmp_path: Path) -> None:
+    with (
+        ScriptedServer([text_frame(message(1)) + text_frame(message(2))]) as server,
+        Native("client", [build("client"), *options(server)], folder=tmp_path, core=None) as client,
+    ):
+        client.ask("open 1 1", timeout_s=10)
+        client.ask("reach 2", timeout_s=20)
+        (edge_us, count), *others = client.curves()["latency_us"]
+        assert (count, others) == (2, []), "both were sent at the same moment, long ago"
+        assert edge_us >= client.ask("report 2", timeout_s=10)["max_us"]
+        [(_, joined)] = client.curves()["joining_us"]
+        assert joined == 1
 
 
 def test_the_number_of_the_connection_becomes_its_user(tmp_path: Path) -> None:

@@ -172,12 +172,32 @@ def test_a_node_without_a_member_hears_nothing(tmp_path: Path) -> None:
             assert figures["heard_elsewhere"] == 0
 
 
+def test_small_messages_are_all_answered(tmp_path: Path) -> None:
+    words = ["small", "--connections", "20", "--rate", "500", "--seconds", "1", "--samples", "1"]
+    for sample in measured(*words, folder=tmp_path)["samples"]:
+        assert (sample["answered"], sample["lost"], sample["duplicated"], sample["reordered"]) == (500, 0, 0, 0)
+
+
+def test_what_one_node_says_another_tells(tmp_path: Path) -> None:
+    words = ["cross-node", "--subscribers", "5", "--rate", "100", "--seconds", "1", "--samples", "1"]
+    for sample in measured(*words, folder=tmp_path)["samples"]:
+        assert (sample["deliveries"], sample["lost"], sample["duplicated"]) == (500, 0, 0)
+
+
+def test_growth_measures_every_size(tmp_path: Path) -> None:
+    words = ["growth", "--largest", "100", "--deliveries", "2000", "--seconds", "1"]
+    for sample in measured(*words, folder=tmp_path)["samples"]:
+        assert sample["deliveries_10"] == sample["deliveries_100"] == 2000
+        assert sample["cpu_us_10"] > 0 and "growth" not in sample
+
+
 def measured(*words: str, folder: Path) -> dict[str, Any]:
-    """The report of a run against a real node."""
-    report = folder / "report.json"
-    command = [sys.executable, "-m", "loadtests", *words, "--json", str(report)]
+    """The report of a run against a real node, which is on its page, too."""
+    report, drawn = folder / "report.json", folder / "report.html"
+    command = [sys.executable, "-m", "loadtests", *words, "--json", str(report), "--report", str(drawn)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(report.read_text())
     assert found["faults"] == []
+    assert drawn.read_text().count("<svg") >= 4, "rates, latencies, CPU and memory"
     return found

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.soak import BOUNDS, _growing, charts
+from loadtests.soak import BOUNDS, growing
 
 CHECKOUT = Path(__file__).parents[2]
 MOMENT = {
@@ -21,14 +21,8 @@ MOMENT = {
 def test_everything_that_may_not_grow_is_looked_at() -> None:
     for name in BOUNDS:
         moments = [{**MOMENT, "at_s": float(n), name: MOMENT[name] + n} for n in range(100)]
-        assert _growing(moments) == [name]
-    assert not _growing([MOMENT] * 100)
-
-
-def test_every_chart_has_its_points() -> None:
-    for chart in charts([MOMENT, {**MOMENT, "at_s": 2.0}], [1.5]):
-        assert all([x for x, _ in series.points] == [1.0, 2.0] for series in chart.series)
-        assert chart.marks == [(1.5, "Redis cut the subscriber")]
+        assert growing(moments) == [name]
+    assert not growing([MOMENT] * 100)
 
 
 @pytest.mark.slow
@@ -50,4 +44,4 @@ def test_a_short_soak_loses_nothing_and_draws_it(tmp_path: Path) -> None:
     assert sample["lost"] == sample["duplicated"] == sample["grown"] == 0
     assert sample["kills"] >= 1 and sample["reconnects"] >= sample["kills"]
     assert sample["came_and_went"] > 0
-    assert report.read_text().count("<svg") == 6
+    assert report.read_text().count("<svg") == 7

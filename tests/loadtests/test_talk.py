@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from loadtests.member import Member, Seen
-from loadtests.talk import Talk, Talkers, quantile
+from loadtests.talk import Talk, Talkers
 
 CHAT = Talk("chat", members=10, rooms=2, rooms_each=1, rate=10)
 
@@ -43,9 +41,3 @@ def test_what_members_noticed_counts() -> None:
     one: Member = talkers.members[3]
     one.holes, one.repeats, one.closes = 2, 3, [1006]
     assert talkers.verdict() == {"lost": 2, "duplicated": 3, "closed": 1}
-
-
-@pytest.mark.parametrize(("share", "value"), [(0, 1), (0.5, 3), (0.99, 5), (1, 5)])
-def test_quantiles(share: float, value: float) -> None:
-    assert quantile([5, 1, 4, 2, 3], share) == value
-    assert quantile([], share) == 0

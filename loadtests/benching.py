@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtests import fanout, handshake, idle, presence_storm, storm, talk
-from loadtests.result import Column, Result
+from loadtests.result import Result
 from loadtests.stage import NODE_COMMAND, Presence, Stage
 
 
@@ -32,10 +32,10 @@ def parts(scale: float = 1.0) -> list[Part]:
     seconds = 3 * scale
     small = fanout.Fanout(size(100), size(1000), seconds, warmup_s=0.5 * scale, samples=1)
     many = fanout.Fanout(size(1000), size(50), seconds, warmup_s=0.5 * scale, samples=1)
-    chat = talk.Talk("chat", 5 * size(100), size(100), 1, size(500), seconds, warmup_s=0.5 * scale, samples=1)
+    chat = talk.Chat(size(100), size(500), seconds, samples=1).talk(warmup_s=0.5 * scale)
     hands = handshake.Handshake(seconds, samples=1)
     resting = idle.Idle(size(1000), hold_s=1.0)
-    back = storm.Storm(size(1000), room_size=50)
+    back = storm.Storm(size(1000))
     come = presence_storm.PresenceStorm(size(1000))
     return [
         Part(
@@ -106,10 +106,6 @@ def table_of(results: Sequence[Result], scale: float = 1.0) -> Table:
         for figure in part.figures:
             column = next(column for column in result.columns if column.figure == figure)
             ratio = result.ratio(figure)
-            cells = [_cell(result.median(server, figure), column) for server in ("node", "baseline")]
+            cells = [column.text(result.median(server, figure)) for server in ("node", "baseline")]
             table.add_row(f"  {column.title}", *cells, "–" if ratio is None else f"{ratio:.2f}")
     return table
-
-
-def _cell(value: float | None, column: Column) -> str:
-    return "–" if value is None else f"{value:,.{column.digits}f}"

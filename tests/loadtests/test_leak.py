@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from loadtests.growth import MIN_SAMPLES, Bound, grown
+from loadtests.leak import MIN_SAMPLES, Bound, grown
 
 TENTH = Bound(share=0.10, amount=4)
 
