@@ -96,10 +96,14 @@ class Credentials(NamedTuple):
 
 
 def credentials(scope: Mapping[str, Any]) -> Credentials:
-    """Read the scope of an ASGI WebSocket connection. Of a repeated query parameter the last one counts."""
+    """Read the scope of an ASGI WebSocket connection. Of a repeated query parameter the last one counts. Repeated
+    headers are one list (RFC 9110 §5.3), so two Origins are none that is allowed, and two tokens none that is good."""
     headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers[name.decode("latin-1")] = value.decode("latin-1")
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name in headers:
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
     query_string = scope["query_string"]
     query = {}
     if query_string:

@@ -68,7 +68,7 @@ def unpack(data: bytes) -> object:
     try:
         value: object = msgpack.unpackb(data, raw=False, strict_map_key=True, ext_hook=_foreign)
     except Exception as error:  # msgpack raises a dozen unrelated types on hostile bytes
-        raise ValueError(f"not a msgpack object: {error}") from error
+        raise ValueError(f"not a msgpack object: {error or 'nested too deep, or a byte that means nothing'}") from error
     return value
 
 

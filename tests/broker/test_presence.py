@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -114,9 +115,9 @@ async def test_the_users_of_a_killed_node_go_offline_once_and_in_time(backend: B
         await backend.observer.wait_for(lambda: len(backend.observer.changes) == 100)
         await b.wait_beats()
         await a.kill()
-        killed_s = asyncio.get_running_loop().time()
+        beats = b.beats
         await backend.observer.wait_for(lambda: len(backend.observer.changes) == 199)
-        assert asyncio.get_running_loop().time() - killed_s <= QUIET_S + OPTIONS.heartbeat_s + busy_s()
+        assert b.beats - beats <= 2 + round(QUIET_S / OPTIONS.heartbeat_s), "in the clock of who clears up"
         assert sorted(backend.observer.told()[50:]) == sorted((str(number), False) for number in range(1, 50))
         assert (await b.reporter.roster(None)).users == {"0"} and (await b.reporter.roster("r")).users == set()
         b.reporter.set_count("0", None, 0)
@@ -136,6 +137,7 @@ async def test_users_of_a_killed_node_who_come_back_in_time_were_never_away(back
 
 
 async def test_a_node_that_leaves_says_nothing_and_who_does_not_return_is_offline(backend: Backend) -> None:
+    backend.options = replace(OPTIONS, lease_s=60)  # so it is not the lease that tells
     async with backend.nodes("a", "b") as (a, b):
         a.reporter.set_count(ALICE, None, 1)
         a.reporter.set_count(BOB, None, 1)
@@ -146,7 +148,7 @@ async def test_a_node_that_leaves_says_nothing_and_who_does_not_return_is_offlin
         b.reporter.set_count(ALICE, None, 1)
         await backend.observer.wait_told((ALICE, True), (BOB, True), (BOB, False))
         took_s = asyncio.get_running_loop().time() - left_s
-        assert OPTIONS.grace_s - 0.01 <= took_s < OPTIONS.lease_s + OPTIONS.grace_s + busy_s()
+        assert took_s >= OPTIONS.grace_s - 0.01
         a.reporter.set_count(BOB, None, 1)
         assert (await b.reporter.roster(None)).users == {ALICE}
 

@@ -141,6 +141,14 @@ async def test_a_foreign_origin_is_403_before_the_upgrade(
             assert status == 101
 
 
+async def test_two_origins_are_none_that_is_allowed(lane: str) -> None:
+    async with node_here(lane, origins=("https://app.example",)) as node:
+        both = [("Origin", "https://evil.example"), ("Origin", "https://app.example")]
+        with pytest.raises(InvalidStatus) as refused:
+            await welcomed(node, "user=x", additional_headers=both)
+        assert refused.value.response.status_code == (403 if lane == "fast" else 400), "uvicorn's own class is stricter"
+
+
 async def test_other_paths_take_no_websocket(lane: str) -> None:
     async with node_here(lane) as node:
         with pytest.raises(InvalidStatus) as refused:

@@ -90,6 +90,13 @@ def test_a_token_comes_in_a_header_the_query_or_a_subprotocol(given: dict[str, A
     assert credentials(given).token == "t.t.t"
 
 
+def test_headers_that_come_twice_are_one_list() -> None:
+    """So two Origins are none that is allowed, whichever of them a proxy has looked at, and two tokens none."""
+    pairs = [(b"origin", b"https://evil"), (b"origin", b"https://a"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
+    given = credentials({"headers": pairs, "query_string": b""})
+    assert given.headers == {"origin": "https://evil, https://a", "cookie": "a=1; b=2"}
+
+
 def test_a_session_without_an_origin_is_no_session() -> None:
     session = {"user_id": 42}
     assert credentials(scope({"origin": "https://a"}, session=session)).session == session

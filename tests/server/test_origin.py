@@ -34,6 +34,8 @@ def test_the_port_of_the_own_host_counts() -> None:
         "null",
         "",
         "https://evil.example",
+        "https://evil.example, https://app.example",
+        "https://app.example, https://app.example",
         "https://app.example.evil",
         "https://evil-app.example",
         "https://app.example@evil.example",
