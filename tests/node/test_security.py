@@ -10,7 +10,7 @@ import jwt
 
 from roomcast import Hub
 from tests.handlers.world import SECRET, running
-from tests.support.chat import node_here
+from tests.support.chat import NodeHere, node_here
 from tests.support.served import raw_client
 
 
@@ -109,3 +109,24 @@ async def test_http_answers_carry_the_headers_of_their_kind(lane: str) -> None:
             assert (b"access-control-allow-origin" in got) == (path == "/roomcast.js")
             for name, value in wanted.items():
                 assert got[name].startswith(value), (path, name)
+
+
+async def test_rooms_and_users_make_no_series() -> None:
+    """Whoever could make series up could fill every Prometheus: who comes, joins and speaks adds none."""
+
+    async def series(node: NodeHere) -> set[str]:
+        _, page = await node.get("/metrics")
+        return {line.rpartition(" ")[0] for line in page.decode().splitlines() if not line.startswith("#")}
+
+    async def use(node: NodeHere, number: int) -> None:
+        async with node.client(f"user{number}", *(f"room{number}.{each}" for each in range(20))) as client:
+            await client.ok("message", room=f"room{number}.0", data=number)
+            assert await client.refused("join", room=f"no room {number}") == "invalid_room"
+
+    async with node_here("fast") as node:
+        await use(node, 0)
+        before = await series(node)
+        for number in range(1, 20):
+            await use(node, number)
+        assert await series(node) == before
+        assert not [each for each in before if "room0" in each or "user0" in each]

@@ -144,7 +144,7 @@ class Cluster:
         for one in self.peers:
             one.check()
         for node in self.nodes:
-            crashes = [r for r in node.log_records() if _is_crash(r) and not any(word in str(r) for word in allowed)]
+            crashes = [r for r in node.crashes() if not any(word in str(r) for word in allowed)]
             assert not crashes, crashes[:3]
         if by_log:
             for room in {room for one in self.peers for room in one.views}:
@@ -196,11 +196,6 @@ class Cluster:
 def reached(view: View, ack: Ack) -> bool:
     """Whether the view stands at the acknowledged message or after it."""
     return view.position.epoch == ack.epoch and view.position.offset >= ack.offset
-
-
-def _is_crash(record: dict[str, Any]) -> bool:
-    text = str(record)
-    return record.get("level") in ("error", "critical") or "Traceback" in text or "never retrieved" in text
 
 
 @asynccontextmanager

@@ -160,6 +160,10 @@ class NodeServer:
         """The log's JSON lines; lines that are none (a traceback on the way down) as ``{"text": line}``."""
         return [_record(line) for line in self.log.splitlines() if line]
 
+    def crashes(self) -> list[dict[str, Any]]:
+        """The records of what should never happen: errors, tracebacks, exceptions that nobody awaited."""
+        return [record for record in self.log_records() if _is_crash(record)]
+
     def pause(self) -> None:
         """Freeze the process (SIGSTOP)."""
         os.kill(self.pid, signal.SIGSTOP)
@@ -205,6 +209,11 @@ class NodeServer:
         self.kill()
         self.launch()
         await self.wait_ready()
+
+
+def _is_crash(record: dict[str, Any]) -> bool:
+    text = str(record)
+    return record.get("level") in ("error", "critical") or "Traceback" in text or "never retrieved" in text
 
 
 def _record(line: str) -> dict[str, Any]:
