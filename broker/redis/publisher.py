@@ -29,6 +29,9 @@ MAX_BATCH_BYTES = 1024 * 1024
 META_TTL_S = 30 * 24 * 3600.0
 MAX_NAMES = 10_000
 """Rooms whose key names are remembered."""
+LOADS = 3
+"""So often in a row Redis may forget the script of one call (another client's SCRIPT FLUSH can come between the load
+and the call) before the call is refused."""
 AGAIN_S = 0.02
 """Between two tries while the keys are on their way to another master."""
 
@@ -187,11 +190,13 @@ class Publisher:
         command = (b"EVALSHA", self._script.sha, len(keys), *keys, secrets.token_hex(8), *arguments)
         connection.send(command, lambda reply: self._answered(connection, reply, command))
 
-    def _answered(self, connection: Connection, reply: Reply, command: tuple[Argument, ...]) -> None:
-        if isinstance(reply, Exception) and first_word(reply) == "NOSCRIPT" and not connection.closed:
+    def _answered(
+        self, connection: Connection, reply: Reply, command: tuple[Argument, ...], tries: int = LOADS
+    ) -> None:
+        if isinstance(reply, Exception) and first_word(reply) == "NOSCRIPT" and tries and not connection.closed:
             self._stats.noscript += 1
             connection.send((b"SCRIPT", b"LOAD", self._script.source), lambda _reply: None)
-            connection.send(command, self._done)
+            connection.send(command, lambda reply: self._answered(connection, reply, command, tries - 1))
         else:
             self._done(reply)
 

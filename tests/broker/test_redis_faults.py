@@ -21,6 +21,7 @@ from broker.base import BrokerError, Dedup, Delivery, History, OutcomeUnknown, P
 from broker.options import BrokerOptions
 from broker.redis.acl import acl_rules
 from broker.redis.broker import RedisBroker
+from broker.redis.publisher import LOADS
 from tests.support.brokers import Node, running
 from tests.support.busy import busy_s
 from tests.support.redis_server import RedisServer
@@ -264,6 +265,17 @@ async def test_script_flush_under_load_fails_and_reorders_nothing(server: RedisS
         assert a.sink.payloads("room:r") == [b"%d" % i for i in range(1000)]
         assert a.broker.stats.noscript > 5
         assert a.broker.stats.unavailable == a.broker.stats.outcomes_unknown == 0
+
+
+async def test_a_script_that_can_not_be_loaded_again_is_a_refusal_and_not_a_circle(server: RedisServer) -> None:
+    server.command("ACL", "SETUSER", "u", "reset", "on", ">p", *acl_rules())
+    async with running(broker(server.url.replace("unix://", "unix://u:p@"))) as a:
+        await a.broker.append("r", b"x", history=HISTORY)
+        server.command("ACL", "SETUSER", "u", "-script|load")
+        server.command("SCRIPT", "FLUSH")
+        result = await outcome(a.broker.append("r", b"y", history=HISTORY))
+        assert isinstance(result, Unavailable) and "forgetting" in str(result)
+        assert a.broker.stats.noscript >= LOADS
 
 
 # Redis does not answer
