@@ -72,7 +72,7 @@ _users = itertools.count(1)
 
 
 async def attack(node: NodeServer, kind: Attack) -> int:
-    """The code in the close frame that the node sends, or ``RESET``. By somebody else each time, whom no limit knows."""
+    """The code in the close frame that the node sends, or ``RESET``. Each time by somebody whom no limit knows."""
     subprotocol = ("Sec-WebSocket-Protocol: roomcast.msgpack.v1",) if kind.packed else ()
     async with raw_client(node.port, handshake(f"/ws?user=mallory{next(_users)}", add=subprotocol)) as client:
         assert (await client.head())[0] == 101
