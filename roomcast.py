@@ -37,6 +37,7 @@ from broker.base import BrokerError, OutcomeUnknown, Position, Unavailable  # no
 from server.app import Node, create_app  # noqa: E402
 from server.application import Hub  # noqa: E402
 from server.auth import Credentials  # noqa: E402
+from server.configuration import load_settings  # noqa: E402
 from server.handlers.classes import JsonWebSocketHandler, WebSocketEndpoint, WebSocketHandler  # noqa: E402
 from server.handlers.connection import WebSocket  # noqa: E402
 from server.handlers.messages import BadMessage  # noqa: E402
@@ -45,7 +46,7 @@ from server.handlers.yaml_config import YamlError  # noqa: E402
 from server.identity import ANONYMOUS, Grants, Identity, User  # noqa: E402
 from server.refusal import Refusal  # noqa: E402
 from server.running import run  # noqa: E402
-from server.settings import Settings, SettingsError, load_settings  # noqa: E402
+from server.settings import Settings, SettingsError  # noqa: E402
 
 __all__ = [
     "ANONYMOUS",

@@ -29,6 +29,7 @@ from starlette.types import Receive, Scope, Send
 from broker.base import Position
 from server import protocol
 from server.app import Node, cors_origins, create_app
+from server.configuration import load_settings
 from server.handlers.connection import WebSocket
 from server.handlers.lifecycle import GRACE_S
 from server.handlers.registrations import Registrations
@@ -36,7 +37,7 @@ from server.handlers.threads import from_threads_too
 from server.hub import LocalHub
 from server.identity import user_text
 from server.payload import decode_message
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import Settings, SettingsError
 
 NOT_RUNNING = (
     "the hub is not running: start it with `roomcast serve --app module:hub`, or give the application that mounts "

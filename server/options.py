@@ -18,7 +18,7 @@ def with_settings(*names: str) -> Callable[[Command], Command]:
     """Let a command take these settings (all of them if none is named) as options, next to its own parameters.
 
     The command gets them in ``**options``: texts as typed, None where an option was not given, for
-    :func:`server.settings.load_settings` to judge together with the environment and the file.
+    :func:`server.configuration.load_settings` to judge together with the environment and the file.
     """
 
     def decorate(command: Command) -> Command:

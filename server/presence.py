@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 from broker.base import Broker, Change, Roster, Unavailable
-from broker.follower import Follower
 from server import events
 from server.connection import Connection
 from server.flights import Flights
 from server.frames import Ephemeral, Topic
 from server.outbox import Outbox
+from server.presence_scope import Scope
 from server.rosters import PAGE_USERS, presence_list
 from server.tasks import Tasks
 
@@ -32,48 +32,6 @@ MAX_KEPT = 1000
 """Changes kept while the roster is read; over it the roster is read once more instead."""
 
 Send = Callable[[Outbox, AbstractSet[Connection]], None]
-
-
-class Scope:
-    """A room, or (``room`` None) everywhere."""
-
-    __slots__ = (
-        "again",
-        "behind_since_s",
-        "follower",
-        "followers",
-        "gathered",
-        "kept",
-        "listed",
-        "live",
-        "opened",
-        "reading",
-        "ready",
-        "room",
-        "timer",
-        "whole",
-    )
-
-    def __init__(self, room: str | None) -> None:
-        self.room = room
-        self.follower = Follower()
-        self.followers = 0
-        self.live = False
-        self.reading = False
-        self.behind_since_s = 0.0
-        """When it stopped being live, on the loop's clock; means nothing while it is."""
-        self.again = False
-        self.opened = False
-        """Read once: from then on differences are told."""
-        self.kept: list[Change] = []
-        self.whole: tuple[list[str], bytes] | None = None
-        """``listed``, and the event that says so to those who may have missed changes."""
-        self.ready: asyncio.Future[None] | None = None
-        self.listed: list[str] | None = None
-        """The users, sorted, once somebody has asked; None again when they change."""
-        self.gathered: dict[str, bool] = {}
-        """User -> whether they were visible when last told."""
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Presence:

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 
 from server import logs
-from server.settings import Settings, load_settings
+from server.configuration import load_settings
+from server.settings import Settings
 
 INCOMPLETE: Final = 1
 """Exit code of a command whose answer is not whole, or not good."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from server import logs
 from server.cli.common import Config, console
+from server.configuration import load_settings
 from server.options import with_settings
 from server.redact import redact
-from server.settings import Settings, SettingsError, load_settings
+from server.settings import Settings, SettingsError
 from server.workplace import take_place
 
 if TYPE_CHECKING:

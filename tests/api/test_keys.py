@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from server.api.keys import ApiKey, Keyring, parse_keys
-from server.settings import Settings, SettingsError, load_settings
+from server.configuration import load_settings
+from server.settings import Settings, SettingsError
 
 A, B = "a" * 32, "b" * 40
 

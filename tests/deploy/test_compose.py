@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from server.settings import PREFIX, Settings, load_settings
+from server.configuration import PREFIX, load_settings
+from server.settings import Settings
 
 pytestmark = pytest.mark.compose
 

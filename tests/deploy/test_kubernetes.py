@@ -11,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from server.settings import load_settings
+from server.configuration import load_settings
 from tests.support.node import NodeServer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,8 @@ import pytest
 
 from broker.base import History
 from broker.options import BrokerOptions
-from server.settings import CONFIG, Settings, SettingsError, allowed, load_settings
+from server.configuration import CONFIG, allowed, load_settings
+from server.settings import Settings, SettingsError
 
 NOTHING: dict[str, str] = {}
 
