@@ -162,6 +162,8 @@ test('a drain is announced as one', limit, async () => {
   const [one, two] = await Promise.all([stage.node(), stage.node()]);
   const front = await stage.front(one, two);
   const alice = await stage.person('alice', front);
+  await say(alice, 'before'); // who has not been connected yet loses no connection
+  await bubble(alice, 'before').locator('.ticks[data-state=sent]').waitFor();
   await alice.evaluate(() => {
     window.lines = [];
     const look = ({ target }) => {

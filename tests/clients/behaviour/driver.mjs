@@ -1,5 +1,6 @@
 // The JavaScript client as a program of its own: commands come as lines of JSON, what the application sees goes out so.
-// The words are those of driver.py. Arguments: URL, where tokens are had, name, seconds to wait for a pong.
+// The words are those of driver.py. Arguments: URL, where tokens are had, name, seconds to wait for a pong
+// (0: as the client has it).
 import { createInterface } from 'node:readline';
 import { Machine, roomcast } from '../../../server/static/roomcast.js';
 import { require } from '../js/support.mjs';
@@ -13,7 +14,7 @@ Machine.prototype.jitter = function (tries) { return jitter.call(this, tries) / 
 Machine.prototype.probe = function () {
   if (this.pinged) return;
   probe.call(this);
-  this.deadline = this.now + heartbeat_s * 1_000;
+  if (+heartbeat_s) this.deadline = this.now + heartbeat_s * 1_000;
 };
 
 const say = (at, detail) => process.stdout.write(`${JSON.stringify({ at, ...detail })}\n`);

@@ -1,7 +1,7 @@
 """The Python client as a program of its own: commands come as lines of JSON, what the application sees goes out so.
 
 The words are those of driver.mjs: a status is what the JavaScript client calls it, an error code likewise.
-Arguments: URL, where tokens are had, name, seconds to wait for a pong.
+Arguments: URL, where tokens are had, name, seconds to wait for a pong (0: as the client has it).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from roomcast_client import (
     Roomcast,
     RoomcastError,
     Unavailable,
+    client,
     policy,
 )
 
@@ -55,7 +56,10 @@ def code_of(error: RoomcastError) -> str:
 class Driver:
     def __init__(self, url: str, tokens: str, name: str, heartbeat_s: str) -> None:
         self.rc = Roomcast(
-            url, token=lambda: asyncio.to_thread(self.token), ping_s=float(heartbeat_s), open_timeout_s=20
+            url,
+            token=lambda: asyncio.to_thread(self.token),
+            ping_s=float(heartbeat_s) or client.PING_S,
+            open_timeout_s=20,
         )
         self.tokens = urlsplit(tokens)
         self.name = name

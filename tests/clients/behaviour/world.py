@@ -43,9 +43,9 @@ _rooms = itertools.count(1)
 class World:
     """All that runs for a whole file of tests. A context manager; blocks."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.redis = RedisServer(appendonly="yes", appendfsync="always")
-        self.nodes = [NodeServer(broker=self.redis.url, **SETTINGS) for _ in range(2)]
+        self.nodes = [NodeServer(broker=self.redis.url, **SETTINGS | settings) for _ in range(2)]
         self.nginx = NginxServer(
             [node.port for node in self.nodes], changes={"worker_shutdown_timeout 300s": "worker_shutdown_timeout 1s"}
         )
@@ -203,7 +203,7 @@ def answered(one: Driver) -> bool:
 @asynccontextmanager
 async def play(world: World, *, life_s: float = 3600.0, heartbeat_s: float = 30.0) -> AsyncIterator[Play]:
     """Both clients are connected through the network and nginx, and in the room. ``life_s`` is that of a token,
-    ``heartbeat_s`` how long a client waits for a pong."""
+    ``heartbeat_s`` how long a client waits for a pong (0: as the client has it)."""
     await world.healthy()
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(TcpProxy(world.nginx.port).running())
