@@ -6,7 +6,7 @@ import { after, afterEach, before, test } from 'node:test';
 import { DESK, PHONE, Stage, eventually } from './stage.mjs';
 
 const axe = readFileSync(createRequire(new URL('../../clients/js/package.json', import.meta.url)).resolve('axe-core/axe.min.js'), 'utf8');
-const limit = { timeout: 120_000 };
+const limit = { timeout: 240_000 };
 const THEMES = ['light', 'dark'];
 
 let stage, node;

@@ -8,7 +8,7 @@ before(async () => { stage = await Stage.open(); });
 afterEach(() => stage.clear());
 after(() => stage.close());
 
-const limit = { timeout: 120_000 };
+const limit = { timeout: 240_000 };
 
 async function say(page, text) {
   await page.locator('#text').fill(text);

@@ -12,20 +12,29 @@ const { chromium } = createRequire(new URL('clients/js/package.json', root))('pl
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync'];
 
+const PATIENCE_MS = 40_000, START_MS = 60_000; // on a machine where others compute, too
+
 export const DESK = { viewport: { width: 1280, height: 800 } };
 export const PHONE = { viewport: { width: 390, height: 780 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address();
-  server.close();
-  await once(server, 'close');
-  return port;
+/** A free port outside the range the kernel hands to outgoing connections: none of those takes it meanwhile. */
+async function lastingPort() {
+  for (;;) {
+    const server = createServer().listen(15_000 + Math.floor(Math.random() * 17_000), '127.0.0.1');
+    try {
+      await once(server, 'listening');
+    } catch {
+      continue; // taken
+    }
+    const { port } = server.address();
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 /** Another process answers when it likes: ask until it does, or say what was waited for. */
-export async function eventually(what, predicate, timeoutMs = 20_000) {
+export async function eventually(what, predicate, timeoutMs = PATIENCE_MS) {
   const deadline = Date.now() + timeoutMs;
   while (!(await predicate())) {
     if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`);
@@ -97,10 +106,10 @@ export class Stage {
     stage.directory = await mkdtemp(join(tmpdir(), 'rc-browser-'));
     stage.shots = process.env.TEST_SCREENSHOTS ?? join(stage.directory, 'shots');
     await mkdir(stage.shots, { recursive: true });
-    const port = await freePort();
+    const port = await lastingPort();
     stage.redis = stage.#start('redis-server', ['--port', port, '--bind', '127.0.0.1', '--save', '', '--dir', stage.directory]);
     stage.redis.port = port;
-    await eventually('Redis answers', () => answers(port));
+    await eventually('Redis answers', () => answers(port), START_MS);
     stage.browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: FLAGS });
     return stage;
   }
@@ -113,12 +122,12 @@ export class Stage {
 
   /** A node in development mode, with more settings if need be (`ROOMCAST_…`); it answers when this returns. */
   async node(settings = {}) {
-    const port = await freePort();
+    const port = await lastingPort();
     const env = { ...process.env, ROOMCAST_BROKER: `redis://127.0.0.1:${this.redis.port}/0`, ...settings };
     const node = this.#start(process.env.TEST_PYTHON, ['-m', 'server', 'serve', '--dev', '--port', port], { env });
     node.port = port;
     const ready = () => fetch(`http://127.0.0.1:${port}/readyz`, { signal: AbortSignal.timeout(2_000) }).then(({ ok }) => ok, () => false);
-    await eventually('the node is ready', ready).catch((error) => {
+    await eventually('the node is ready', ready, START_MS).catch((error) => {
       throw new Error(`${error.message}\n${node.output}`);
     });
     return node;
@@ -146,7 +155,7 @@ export class Stage {
 
   async #page(context) {
     const page = await context.newPage();
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(PATIENCE_MS);
     page.troubles = [];
     page.on('pageerror', (error) => page.troubles.push(error.message));
     page.on('console', (message) => message.type() === 'error' && !message.text().includes('WebSocket connection') && page.troubles.push(message.text()));

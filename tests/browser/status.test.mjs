@@ -7,7 +7,7 @@ import { DESK, PHONE, Stage, eventually } from './stage.mjs';
 const { WebSocket } = createRequire(new URL('../../clients/js/package.json', import.meta.url))('ws');
 const SECRET = 'k'.repeat(40);
 const KEYS = { ROOMCAST_HEARTBEAT_S: '0.5', ROOMCAST_API_KEYS: `viewer:read:${SECRET}, backend:publish:${'b'.repeat(40)}` };
-const limit = { timeout: 120_000 };
+const limit = { timeout: 240_000 };
 
 let stage;
 before(async () => { stage = await Stage.open(); });
