@@ -158,6 +158,36 @@ test('who is offline is told so, and what was written meanwhile is sent', limit,
   await bubble(alice, 'from the tunnel').locator('.ticks:is([data-state=sent], [data-state=read])').waitFor();
 });
 
+test('a screen reader hears one message in full, and many as a number', limit, async () => {
+  const front = await stage.front(await stage.node());
+  const alice = await stage.person('alice', front), bob = await stage.person('bob', front);
+  const announced = (text) => alice.locator('#announcer[aria-live=polite]', { hasText: text }).waitFor();
+  await alice.locator('#people .person', { hasText: 'bob' }).waitFor(); // else it is history, and nobody's news
+  await say(bob, 'Good morning!');
+  await announced('bob: Good morning!');
+  const says = (name, ...texts) => bob.evaluate(async ([where, all]) => {
+    const { roomcast } = await import('/roomcast.js');
+    const rc = roomcast('/ws?user=bob');
+    const log = rc.join(where);
+    await Promise.all(all.map((text) => log.send({ text }))); // in one go: they are one piece of news
+    rc.close();
+  }, [name, texts]);
+  await says('lobby', 'one', 'two', 'three');
+  await announced('3 new messages');
+  await says('kitchen', 'four');
+  await announced('New messages in kitchen');
+});
+
+test('while no node answers, the line says that it is connecting', limit, async () => {
+  const front = await stage.front(await stage.node());
+  const page = await stage.blank(PHONE);
+  await page.routeWebSocket(/\/ws/, () => {}); // it opens, and nobody says welcome
+  await page.goto(`${front.url}/demo?user=alice`);
+  await banner(page, 'Connecting…');
+  await stage.shot(page, 'phone-connecting');
+  await audit(page, 'connecting');
+});
+
 test('a drain is announced as one', limit, async () => {
   const [one, two] = await Promise.all([stage.node(), stage.node()]);
   const front = await stage.front(one, two);

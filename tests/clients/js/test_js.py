@@ -13,6 +13,7 @@ import pytest
 
 from server.endpoints import without_comments
 from tests.clients.js import npm
+from tests.support.node import NodeServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
@@ -49,34 +50,59 @@ def test_what_the_node_serves_is_small_and_still_the_program(tmp_path: Path) -> 
     npm.run("node", str(script), str(npm.SOURCE), str(tmp_path / "served.js"))
 
 
-def test_the_types_say_what_may_be_done_and_what_not(tmp_path: Path) -> None:
-    tsc = str(npm.CLIENT / "node_modules" / ".bin" / "tsc")
-    npm.run(tsc, "--outDir", str(tmp_path))
-    (tmp_path / "usage.ts").write_text((HERE / "usage.ts").read_text())
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program's folder in which the packed client is installed, and `ws`."""
+    folder = tmp_path_factory.mktemp("project")
+    npm.run("npm", "pack", "--pack-destination", str(folder))
+    [archive] = folder.glob("*.tgz")
+    modules = folder / "node_modules"
+    with tarfile.open(archive) as packed:
+        packed.extractall(modules, filter="data")
+    (modules / "package").rename(modules / "roomcast")
+    (modules / "ws").symlink_to(npm.CLIENT / "node_modules" / "ws")
+    return folder
+
+
+def test_the_package_holds_the_client_its_types_and_no_dependency(project: Path) -> None:
+    names = {path.name for path in (project / "node_modules" / "roomcast").iterdir()}
+    assert {"package.json", "LICENSE", "roomcast.js", "roomcast.d.ts", "README.md"} == names
+    assert "dependencies" not in json.loads((npm.CLIENT / "package.json").read_text())
+
+
+@pytest.mark.parametrize("resolution", ["bundler", "nodenext"])
+def test_the_types_say_what_may_be_done_and_what_not(resolution: str, project: Path) -> None:
+    (project / "usage.mts").write_text((HERE / "usage.ts").read_text())
     settings = {
         "compilerOptions": {
             "strict": True,
             "noEmit": True,
             "target": "es2022",
-            "module": "esnext",
-            "moduleResolution": "bundler",
+            "module": "esnext" if resolution == "bundler" else resolution,
+            "moduleResolution": resolution,
             "lib": ["es2022", "dom"],
             "types": [],
-            "paths": {"roomcast": ["./roomcast.d.ts"]},
         },
-        "files": ["usage.ts"],
+        "files": ["usage.mts"],
     }
-    (tmp_path / "tsconfig.json").write_text(json.dumps(settings))
-    npm.run(tsc, "-p", str(tmp_path))
+    (project / "tsconfig.json").write_text(json.dumps(settings))
+    npm.run(str(npm.CLIENT / "node_modules" / ".bin" / "tsc"), "-p", str(project))
 
 
-def test_the_package_holds_the_client_its_types_and_no_dependency(tmp_path: Path) -> None:
-    npm.run("npm", "pack", "--pack-destination", str(tmp_path))
-    [archive] = tmp_path.glob("*.tgz")
-    with tarfile.open(archive) as packed:
-        names = {name.removeprefix("package/") for name in packed.getnames()}
-    assert {"package.json", "LICENSE", "roomcast.js", "roomcast.d.ts", "README.md"} == names
-    assert "dependencies" not in json.loads((npm.CLIENT / "package.json").read_text())
+def test_a_program_with_the_package_talks_to_a_node(project: Path) -> None:
+    (project / "program.mjs").write_text(
+        "import { roomcast } from 'roomcast';\n"
+        "import WebSocket from 'ws';\n"
+        "const rc = roomcast(process.argv[2], { WebSocket });\n"
+        "const room = rc.join('lobby', { history: 50 });\n"
+        "const heard = new Promise((resolve) => room.on('message', ({ user_id, data }) => resolve([user_id, data])));\n"
+        "const position = await room.send({ text: 'hello' });\n"
+        "console.log(JSON.stringify([Object.keys(position), position.offset, await heard]));\n"
+        "rc.close();\n"
+    )
+    with NodeServer() as node:
+        said = npm.run("node", str(project / "program.mjs"), f"ws://localhost:{node.port}/ws?user=nora")
+    assert json.loads(said) == [["epoch", "offset", "tag"], 1, ["nora", {"text": "hello"}]]
 
 
 def test_the_lock_file_names_no_host() -> None:
