@@ -20,6 +20,7 @@ from loadtests import (
     masters,
     presence_storm,
     rolling,
+    sizing,
     slow,
     small,
     soak,
@@ -71,6 +72,7 @@ alone(app, "rolling", rolling.Rolling, rolling.run)
 alone(app, "cluster", cluster.Cluster, cluster.run)
 alone(app, "masters", masters.Masters, masters.run)
 alone(app, "workers", workers.Workers, workers.run)
+app.command()(sizing.model)
 
 
 @app.command()

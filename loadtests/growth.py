@@ -29,6 +29,10 @@ COLUMNS = (
 )
 PLOTS: tuple[Plot, ...] = (
     Sweep("CPU per delivery", "µs", "subscribers", [(size, f"cpu_us_{size}") for size in SIZES]),
+    Sweep(
+        "CPU in the kernel", "share of the server's", "subscribers", [(size, f"kernel_share_{size}") for size in SIZES]
+    ),
+    Sweep("Deliveries", "per second", "subscribers", [(size, f"deliveries_per_s_{size}") for size in SIZES]),
     Sweep("Latency p99", "µs", "subscribers", [(size, f"p99_us_{size}") for size in SIZES]),
     *(Distribution(f"Latency, {size:,} subscribers", f"latency_us_{size}") for size in SIZES),
     Sweep("Memory of the server", "MiB resident", "subscribers", [(size, f"rss_mib_{size}") for size in SIZES]),
@@ -94,7 +98,15 @@ def _together(kind: str, loads: list[Fanout], found: list[Sample]) -> Sample:
     curves = {}
     for load, one in zip(loads, found, strict=True):
         figures[f"cpu_us_{load.subscribers}"] = one.figures["cpu_us_per_delivery"]
-        for name in ("p99_us", "rss_mib", "deliveries", "window_s", "cpu_s", "messages_per_read"):
+        for name in (
+            "p99_us",
+            "rss_mib",
+            "kernel_share",
+            "deliveries",
+            "deliveries_per_s",
+            "messages_per_read",
+            "bytes_per_delivery",
+        ):
             figures[f"{name}_{load.subscribers}"] = one.figures[name]
         curves[f"latency_us_{load.subscribers}"] = one.curves["latency_us"]
     if f"cpu_us_{TO}" in figures:

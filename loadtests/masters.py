@@ -24,7 +24,6 @@ import redis
 from rich.console import Console
 from typer import Option
 
-from loadtests.accounting import process_cpu
 from loadtests.curves import distribution, per_second, quantile
 from loadtests.errors import SetupError
 from loadtests.options import Seconds
@@ -96,6 +95,10 @@ class Server(NamedTuple):
     def calls(self) -> int:
         """Commands it was sent, those of other masters and of this program included, which are few."""
         return int(self.client.info("stats")["total_commands_processed"])
+
+    def cpu_s(self) -> float:
+        found = self.client.info("cpu")
+        return float(found["used_cpu_sys"]) + float(found["used_cpu_user"])
 
 
 class Node(NamedTuple):
@@ -267,7 +270,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Server], nodes: 
     publishers = [await _enter(room, f"p-{room}", nodes[0].port, changed) for room in rooms]
     tell(f"{scenario.rate:,} messages/s for {scenario.duration_s:g} s")
     calls = sum(server.calls() for server in servers)
-    before = [process_cpu(server.child.pid) for server in servers]
+    before = [server.cpu_s() for server in servers]
     watch = Watch(lambda: [node.child.pid for node in nodes])
     began_s = time.monotonic()
     published = 0
@@ -282,7 +285,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Server], nodes: 
                 changed.clear()
                 await changed.wait()
     window_s = time.monotonic() - began_s
-    cpu_s = [process_cpu(server.child.pid).since(was).total_s for server, was in zip(servers, before, strict=True)]
+    cpu_s = [server.cpu_s() - was for server, was in zip(servers, before, strict=True)]
     used = watch.close()
     calls = sum(server.calls() for server in servers) - calls
     held = [_held(server) for server in servers]

@@ -123,7 +123,7 @@ def _distribution(plot: Distribution, result: Result) -> Chart:
             so_far += count
             points.append((max(edge, 1e-3) * factor, so_far / total * 100))
         series.append(Series(server, points, colour))
-    return Chart(plot.title, "% of all within it", series, "time", x_log=True, x_label=duration)
+    return Chart(plot.title, "% that took at most so long", series, "", x_log=True, x_label=duration)
 
 
 def _sweep(plot: Sweep, result: Result) -> Chart:

@@ -177,7 +177,7 @@ def figure(chart: Chart) -> str:
     if chart.marks:
         happened = dict.fromkeys(what for _, what in chart.marks)
         legend += f'<span><i class="upright"></i>{escape(", ".join(happened))}</span>'
-    return _figure(chart.title, f"{chart.unit}, over {chart.x_unit}", legend, svg(chart))
+    return _figure(chart.title, chart.unit + (f", over {chart.x_unit}" if chart.x_unit else ""), legend, svg(chart))
 
 
 def bars_figure(bars: Bars) -> str:

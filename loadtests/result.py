@@ -41,7 +41,7 @@ class Goal(NamedTuple):
     def __str__(self) -> str:
         sign, bound = ("≥", self.at_least) if self.at_least is not None else ("≤", self.at_most)
         unit = " × baseline" if self.of == "ratio" else ""
-        return f"{sign} {bound:,g}{unit} at {self.stated_for}"
+        return f"{sign} {bound:,.10g}{unit} at {self.stated_for}"
 
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]

@@ -20,7 +20,6 @@ from typing import Literal, Self
 
 import redis
 
-from loadtests.accounting import process_cpu
 from loadtests.errors import SetupError
 from loadtests.native import PROGRAMS, build
 from loadtests.processes import Child, Native, free_port, wait_for_port, wait_until_ready
@@ -100,7 +99,6 @@ class Stage:
         command += ["--dir", str(self._folder)]
         child = Child("redis-server", command, folder=self._folder, core=self.load_core)
         self._stack.enter_context(child)
-        self.redis_pid = child.pid
         wait_for_port(self.redis_port, child, timeout_s=START_S)
         self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2, decode_responses=True))
 
@@ -185,10 +183,10 @@ class Stage:
     def redis_use(self) -> dict[str, float]:
         """What Redis used so far: CPU, bytes from and to its connections, memory, and the commands it was sent by
         nodes: scripts and subscriptions. What a script does inside it is no command."""
-        found = self._redis.info("everything")
+        found = self._redis.info("cpu", "stats", "memory", "commandstats")
         stats = [found[f"cmdstat_{name}"] for name in NODE_COMMANDS if f"cmdstat_{name}" in found]
         return {
-            "redis_cpu_s": process_cpu(self.redis_pid).total_s,
+            "redis_cpu_s": float(found["used_cpu_sys"]) + float(found["used_cpu_user"]),
             "redis_in_bytes": float(found["total_net_input_bytes"]),
             "redis_out_bytes": float(found["total_net_output_bytes"]),
             "redis_used_bytes": float(found["used_memory_dataset"]),

@@ -1,0 +1,206 @@
+"""What an installation needs, from what single runs cost: constants, and arithmetic on them. Pure.
+
+CPU of the nodes is a sum over what happens: deliveries, messages heard from Redis (once by every node that has a member
+of the room), messages said, connects, and connections that only exist. CPU of Redis is a sum over messages appended and
+messages sent to nodes. Everything is per second; CPU is in cores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+HISTORY_ENTRIES: Final = 1000
+HISTORY_S: Final = 300.0
+"""What a room's log keeps by default."""
+SHARDS: Final = 64
+"""Masters beyond these have nothing to do: rooms are spread over so many shards."""
+LINK_BITS_PER_S: Final = 10e9
+"""The network of a machine, for what a single master must send."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """CPU in µs, on the machine of the reports."""
+
+    write_us: float
+    """Node, per delivery that is a write of its own."""
+    joined_us: float
+    """Node, per delivery that leaves with another in one write."""
+    heard_us: float
+    """Node, per message it hears from Redis: a read, and the beginning of a fan-out."""
+    said_us: float
+    """Node, per message that a client says, its acknowledgement included."""
+    connect_us: float
+    """Node, per connect-and-join."""
+    idle_us: float
+    """Node, per connection and second: pings, and the node's own heartbeat."""
+    connection_bytes: float
+    node_bytes: float
+    """Resident memory, per joined connection and of a node without any."""
+    append_us: float
+    """Redis, per message: the script that appends and publishes."""
+    sent_us: float
+    """Redis, per message and node that has a member of its room."""
+    redis_connect_us: float
+    """Redis, per connect-and-join with presence."""
+    spread_factor: float
+    """CPU of all masters of a cluster per message, to that of one Redis: a call carries the messages of one shard."""
+    append_bytes: float
+    sent_bytes: float
+    """On Redis' network: per message to it, and from it per message and node that hears it."""
+    log_bytes: float
+    user_bytes: float
+    """Redis' memory, per message in a log and per user online in a room."""
+    delivery_bytes: float
+    """On the clients' network, WebSocket and JSON included, TCP and TLS not."""
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """``count`` rooms of ``members`` each, ``rate`` messages per second in each of them."""
+
+    count: int
+    members: int
+    rate: float
+
+
+class Load(NamedTuple):
+    connections: int
+    rooms: Sequence[Rooms]
+    connects_per_s: float
+
+    @property
+    def messages(self) -> float:
+        return sum(rooms.count * rooms.rate for rooms in self.rooms)
+
+    @property
+    def deliveries(self) -> float:
+        return sum(rooms.count * rooms.rate * rooms.members for rooms in self.rooms)
+
+
+class Limits(NamedTuple):
+    """``fill``: how much of a core is used at most, the rest is for bursts and for the loss of a neighbour."""
+
+    fill: float = 0.6
+    connections_per_node: int = 20_000
+
+
+def nodes_with_members(members: float, nodes: int) -> float:
+    """On how many of the nodes a room of so many members, each on a node by chance, has at least one; expected."""
+    return nodes * -math.expm1(members * math.log1p(-1 / nodes)) if nodes > 1 else 1.0
+
+
+def heard(load: Load, nodes: int) -> float:
+    """Messages heard per second by all nodes together."""
+    return sum(rooms.count * rooms.rate * nodes_with_members(rooms.members, nodes) for rooms in load.rooms)
+
+
+def node_cores(constants: Constants, load: Load, nodes: int, messages_per_write: float = 1.0) -> float:
+    """CPU of all nodes together. ``messages_per_write``: how many messages of a tick leave in one write; 1 where a
+    client hears of one message at a time."""
+    writes = load.deliveries / messages_per_write
+    return 1e-6 * (
+        writes * constants.write_us
+        + (load.deliveries - writes) * constants.joined_us
+        + heard(load, nodes) / messages_per_write * constants.heard_us
+        + load.messages * constants.said_us
+        + load.connects_per_s * constants.connect_us
+        + load.connections * constants.idle_us
+    )
+
+
+def redis_cores(constants: Constants, load: Load, nodes: int) -> float:
+    """CPU of one Redis for all of it; of a cluster's masters together it is ``spread_factor`` times that."""
+    return 1e-6 * (
+        load.messages * constants.append_us
+        + heard(load, nodes) * constants.sent_us
+        + load.connects_per_s * constants.redis_connect_us
+    )
+
+
+class Sizing(NamedTuple):
+    """What a load needs, and how near it is to what cannot be added."""
+
+    nodes: int
+    node_share: float
+    """Of a core, on each."""
+    node_bytes: float
+    node_bits_per_s: float
+    """To the clients of one node."""
+    masters: int
+    master_share: float
+    redis_bytes: float
+    """Memory, of all masters."""
+    redis_bits_per_s: float
+    """To all nodes, from all masters."""
+    back_s: float
+    """Until all are back when all lost their connections at once, if clients find every node."""
+    walls: dict[str, float]
+    """How many times as many messages there could be before each is reached, by what it is."""
+
+    @property
+    def breaks_first(self) -> str:
+        return min(self.walls, key=lambda name: self.walls[name], default="nothing")
+
+
+def size(constants: Constants, load: Load, limits: Limits) -> Sizing:
+    """The fewest nodes and masters that carry it within the limits."""
+    nodes = _fewest_nodes(constants, load, limits)
+    cores = redis_cores(constants, load, nodes)
+    masters = max(1, math.ceil(cores / limits.fill))
+    if masters > 1:
+        masters = min(SHARDS, math.ceil(cores * constants.spread_factor / limits.fill))
+    of_masters = cores * (constants.spread_factor if masters > 1 else 1.0)
+    redis_bits = heard(load, nodes) * constants.sent_bytes * 8
+    entries = sum(r.count * min(HISTORY_ENTRIES, r.rate * HISTORY_S) for r in load.rooms)
+    in_rooms = sum(r.count * r.members for r in load.rooms)
+    return Sizing(
+        nodes=nodes,
+        node_share=node_cores(constants, load, nodes) / nodes,
+        node_bytes=constants.node_bytes + load.connections / nodes * constants.connection_bytes,
+        node_bits_per_s=load.deliveries * constants.delivery_bytes * 8 / nodes,
+        masters=masters,
+        master_share=of_masters / masters,
+        redis_bytes=entries * constants.log_bytes + (load.connections + in_rooms) * constants.user_bytes,
+        redis_bits_per_s=redis_bits,
+        back_s=load.connections / nodes * constants.connect_us * 1e-6,
+        walls=_walls(constants, load, limits, nodes),
+    )
+
+
+def _fewest_nodes(constants: Constants, load: Load, limits: Limits) -> int:
+    """Twice as many until it is enough, then halved in between: more nodes never make one of them busier."""
+
+    def enough(nodes: int) -> bool:
+        within = load.connections / nodes <= limits.connections_per_node
+        return within and node_cores(constants, load, nodes) / nodes <= limits.fill
+
+    high = 1
+    while not enough(high):
+        if high > 10**7:
+            raise ValueError("no number of nodes is enough: every node hears more messages than it can")
+        high *= 2
+    low = high // 2  # not enough, or 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _walls(constants: Constants, load: Load, limits: Limits, nodes: int) -> dict[str, float]:
+    """Of what more nodes do not help against. A room is on one master, whatever there is of others."""
+    walls = {}
+    busiest = max(load.rooms, key=lambda rooms: rooms.rate * nodes_with_members(rooms.members, nodes), default=None)
+    if busiest is not None and busiest.rate:
+        hearers = nodes_with_members(busiest.members, nodes)
+        walls["the core of the master of the busiest room"] = limits.fill / (
+            1e-6 * busiest.rate * (constants.append_us + hearers * constants.sent_us)
+        )
+        walls["the network of that master"] = LINK_BITS_PER_S / (busiest.rate * hearers * constants.sent_bytes * 8)
+    total = redis_cores(constants, load, nodes) * constants.spread_factor
+    if total:
+        walls[f"the cores of {SHARDS} masters"] = SHARDS * limits.fill / total
+    return walls
