@@ -70,6 +70,23 @@ def test_the_ring_finds_the_key_with_exactly_this_secret() -> None:
     assert Keyring(()).find("") is None
 
 
+def test_finding_a_key_takes_the_same_steps_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each digest is compared in constant time, and none is left out: the time tells nothing about the keys."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    ring = Keyring(parse_keys(f"a:read:{A}, b:read:{B}, c:read:{'c' * 32}"))
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for presented in (A, B, "c" * 32, "wrong", ""):
+        compared.clear()
+        ring.find(presented)
+        assert len(compared) == 3
+        assert all(len(one) == len(other) == 32 and presented.encode() not in (one, other) for one, other in compared)
+
+
 def test_the_settings_take_keys_and_show_no_secret(caplog: pytest.LogCaptureFixture) -> None:
     settings = load_settings({}, {"ROOMCAST_API_KEYS": f"ops:admin:{A}"})
     assert [key.name for key in settings.api_keys] == ["ops"]

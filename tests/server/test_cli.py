@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from server.cli import main
+from server.cli.entry import app
 from server.settings import Settings
 from tests.support.redis_server import RedisServer, free_port
 from tests.support.waiting import eventually_sync
@@ -60,6 +62,26 @@ def test_help_names_every_setting_with_its_group_and_its_other_spellings() -> No
         assert field.title and f"─ {field.title} ─" in text
     assert "roomcast serve --dev" in text
     assert "ROOMCAST_PING_S" in text and "(64" not in text and "(65536)" in text
+
+
+def test_every_command_but_serve_has_json_and_an_example() -> None:
+    commands = {str(command.callback.__name__) for command in app.registered_commands if command.callback is not None}
+    assert commands >= {
+        "publish",
+        "tail",
+        "presence",
+        "rooms",
+        "nodes",
+        "history",
+        "disconnect",
+        "token",
+        "check",
+        "bench",
+    }
+    for name in commands - {"serve"}:
+        text = roomcast(name, "--help", environ={"COLUMNS": "120"}).stdout
+        assert re.search(r"(?m)^│ --json ", text), name
+        assert re.search(rf"(?m)^ (ROOMCAST_SECRET=… )?roomcast {name}\b", text), name
 
 
 def test_without_a_command_the_help_is_shown() -> None:
