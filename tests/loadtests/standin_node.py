@@ -1,4 +1,5 @@
-"""A node that is none: hears the room in Redis, sends it to its clients, and (if told to) loses or doubles a message.
+"""A node that is none: hears the room in Redis, sends it to its clients and answers pings. If told to, it loses or
+doubles a message, and a pong of each client.
 
 python standin_node.py PORT REDIS_PORT CHANNEL ok|lose|double
 """
@@ -9,6 +10,7 @@ import asyncio
 import http
 import json
 import sys
+from functools import partial
 
 import redis.asyncio
 from redis.asyncio.client import PubSub
@@ -20,14 +22,18 @@ from broker.base import Entry
 from broker.envelope import decode
 
 FAULTY = 7
-"""The offset that is lost or doubled."""
+"""The offset, and the ping of a client, whose message is lost or doubled."""
+COPIES = {"ok": 1, "lose": 0, "double": 2}
 
 
-async def join(connection: ServerConnection) -> None:
+async def answer(connection: ServerConnection, fault: str) -> None:
+    pings = 0
     async for text in connection:
-        await connection.send(
-            json.dumps({"op": "reply", "id": json.loads(text)["id"], "ok": True}, separators=(",", ":"))
-        )
+        request = json.loads(text)
+        pings += request["op"] == "ping"
+        reply = {"op": "pong", "id": request["id"]} if request["op"] == "ping" else {"op": "reply", "ok": True}
+        for _ in range(COPIES[fault] if pings == FAULTY and request["op"] == "ping" else 1):
+            await connection.send(json.dumps(reply, separators=(",", ":")))
 
 
 def page(connection: ServerConnection, request: Request) -> Response | None:
@@ -40,7 +46,7 @@ async def relay(subscription: PubSub, server: Server, fault: str) -> None:
             continue
         entry = decode(event["data"])
         assert isinstance(entry, Entry)
-        copies = 1 if entry.offset != FAULTY else {"ok": 1, "lose": 0, "double": 2}[fault]
+        copies = COPIES[fault] if entry.offset == FAULTY else 1
         for _ in range(copies):
             broadcast(server.connections, (b"{" + entry.payload[1:]).decode())
 
@@ -50,7 +56,9 @@ async def main(port: str, redis_port: str, channel: str, fault: str) -> None:
         await subscription.subscribe(channel)
         while await subscription.get_message(timeout=None) is None:
             pass  # the answer: from here on nothing is missed
-        async with serve(join, "127.0.0.1", int(port), process_request=page, compression=None) as server:
+        async with serve(
+            partial(answer, fault=fault), "127.0.0.1", int(port), process_request=page, compression=None
+        ) as server:
             await relay(subscription, server, fault)
 
 

@@ -62,9 +62,23 @@ def test_a_real_node_sends_every_member_the_same_bytes_as_the_baseline(tmp_path:
     assert node["bytes"] == baseline["bytes"]
 
 
-@pytest.mark.parametrize(("fault", "told"), [("lose", "5 lost"), ("double", "5 duplicated")])
-def test_a_single_message_lost_or_doubled_exits_1(fault: str, told: str) -> None:
-    done = loadtests(*SMALL, fault=fault)
+PINGS = ("small", "--connections", "5", "--rate", "100", "--seconds", "0.5", "--samples", "1")
+SIZES = ("growth", "--largest", "100", "--deliveries", "1000", "--seconds", "0.2")
+
+
+@pytest.mark.parametrize(
+    ("words", "fault", "told"),
+    [
+        (SMALL, "lose", "5 lost"),
+        (SMALL, "double", "5 duplicated"),
+        (PINGS, "lose", "5 lost"),
+        (PINGS, "double", "5 duplicated"),
+        (SIZES, "lose", "110 lost"),
+        (SIZES, "double", "110 duplicated"),
+    ],
+)
+def test_a_single_message_lost_or_doubled_exits_1(words: tuple[str, ...], fault: str, told: str) -> None:
+    done = loadtests(*words, fault=fault)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"fault: sample 1 (node): {told}" in done.stdout
 
