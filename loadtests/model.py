@@ -53,7 +53,7 @@ class Constants:
     """On Redis' network: per message to it, and from it per message and node that hears it."""
     log_bytes: float
     user_bytes: float
-    """Redis' memory, per message in a log and per user online in a room."""
+    """Redis' memory, per message in a log and per user and room, with presence."""
     delivery_bytes: float
     """On the clients' network, WebSocket and JSON included, TCP and TLS not."""
 
@@ -164,7 +164,7 @@ def size(constants: Constants, load: Load, limits: Limits) -> Sizing:
         node_bits_per_s=load.deliveries * constants.delivery_bytes * 8 / nodes,
         masters=masters,
         master_share=of_masters / masters,
-        redis_bytes=entries * constants.log_bytes + (load.connections + in_rooms) * constants.user_bytes,
+        redis_bytes=entries * constants.log_bytes + in_rooms * constants.user_bytes,
         redis_bits_per_s=redis_bits,
         back_s=load.connections / nodes * constants.connect_us * 1e-6,
         walls=_walls(constants, load, limits, nodes),

@@ -157,18 +157,20 @@ dl { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; margin: .75rem 0; } dd {
 dt { color: var(--soft); font-size: .8rem; }
 ul { list-style: none; padding: .6rem 1rem; border-left: 3px solid var(--grid); }
 .good strong { color: var(--good); } .bad, .bad strong { color: var(--bad); } .note { color: var(--soft); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin-top: 1.5rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: normal; } td, thead th + th { text-align: right; white-space: nowrap; }
 thead th { font-weight: 600; vertical-align: bottom; }
 tr > :first-child { padding-left: 0; } td, th { padding: .25rem .6rem; border-bottom: 1px solid var(--grid); }
 b { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px;
   background: var(--soft); }
-figure { margin: 2rem 0; } figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
+figure { margin: 2rem 0; overflow-x: auto; }
+figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; }
 figcaption p { margin: 0 0 0 auto; font-size: .85rem; } span { margin-left: 1rem; white-space: nowrap; }
 i { display: inline-block; width: 1.4em; border-top: 3px solid; margin-right: .4em; vertical-align: middle; }
 i.dashed { border-top-style: dashed; }
 i.upright { width: 0; height: 1em; border-top: 0; border-left: 2px dashed var(--soft); }
-svg { width: 100%; height: auto; } polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
+svg { width: 100%; min-width: 560px; height: auto; } polyline { fill: none; stroke-width: 1.6; stroke-linejoin: round; }
 .grid { stroke: var(--grid); } .mark { stroke: var(--soft); stroke-dasharray: 3 3; }
 text { font-size: 11px; fill: var(--soft); } .y { text-anchor: end; } .x { text-anchor: middle; }
 """

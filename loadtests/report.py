@@ -36,7 +36,9 @@ def report_of(result: Result) -> dict[str, object]:
 
 
 def write_json(result: Result, path: Path) -> None:
-    text = json.dumps(report_of(result), indent=2, ensure_ascii=False)
+    """As :func:`report_of`, and the curves of each sample."""
+    found = report_of(result) | {"curves": [dict(sample.curves) for sample in result.samples]}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
     path.write_text(_POINT.sub(r"[\1, \2]", text) + "\n")
 
 

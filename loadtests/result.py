@@ -145,7 +145,7 @@ class Result:
         return {
             "scenario": self.scenario,
             "parameters": dict(self.parameters),
-            "samples": [{"server": s.server, **s.figures, "curves": dict(s.curves)} for s in self.samples],
+            "samples": [{"server": s.server, **s.figures} for s in self.samples],
             "medians": {name: {c.figure: self.median(name, c.figure) for c in self.columns} for name in self.servers},
             "ratios": {c.figure: self.ratio(c.figure) for c in self.columns},
             "goals": [

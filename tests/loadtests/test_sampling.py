@@ -1,7 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
 from loadtests.result import Sample
-from loadtests.sampling import trust_notes
+from loadtests.sampling import Watch, trust_notes
 
 
 def sample(server: str, *, load: float = 0.5, core: float = 0.4, own: float = 0.4) -> Sample:
@@ -25,3 +32,17 @@ def test_a_neighbour_on_the_servers_core_is_told() -> None:
 def test_one_core_for_everything_is_told() -> None:
     (note,) = trust_notes([Sample("node", {"cpu_share": 0.5})], pinned=False)
     assert note.startswith("only one core")
+
+
+def test_a_watch_sums_its_processes_and_survives_their_end() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        watch = Watch(lambda: [os.getpid(), other.pid])
+        until_s = time.process_time() + 0.1
+        while time.process_time() < until_s:
+            pass
+        other.communicate(b"\n")
+    figures = watch.close()
+    assert figures["cpu_s"] >= 0.07
+    assert figures["user_percent"] + figures["kernel_percent"] == pytest.approx(figures["cpu_share"] * 100)
+    assert all(value >= 0 for points in watch.curves.values() for _, value in points)
+    assert watch.curves["rss_mib"][-1][1] > 1
