@@ -11,6 +11,7 @@ import contextlib
 import os
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import pytest
@@ -48,6 +49,7 @@ class Run:
     """How often which fault, to each other."""
 
     def __init__(self, nodes: list[NodeServer], servers: list[RedisServer], seed: int) -> None:
+        print(f"\nORACLE_SEED={seed} repeats the choice of faults")
         self.nodes = nodes
         self.servers = servers
         self.chance = random.Random(seed)
@@ -59,7 +61,8 @@ class Run:
 
     async def enter(self, number: int) -> Member:
         """One more client, on the node of its turn; after every cut it tries the next node."""
-        urls = [self.nodes[(number + turn) % NODES].ws_url for turn in range(NODES)]
+        count = len(self.nodes)
+        urls = [self.nodes[(number + turn) % count].ws_url for turn in range(count)]
         client = await Roomcast(urls, user=f"u{number}", open_timeout_s=20).__aenter__()
         room = await client.join(f"room-{number % ROOMS}")
         assert room.position is not None
@@ -125,14 +128,20 @@ class Run:
 
 
 async def run_oracle(duration_s: float, seed: int) -> None:
-    print(f"\nORACLE_SEED={seed} repeats the choice of faults")
-    with contextlib.ExitStack() as servers:
-        redis_server = servers.enter_context(RedisServer())
+    with RedisServer() as server:
+        await run_on(server.url, lambda nodes: Run(nodes, [server], seed), duration_s)
+
+
+async def run_on(
+    broker: str, make_run: Callable[[list[NodeServer]], Run], duration_s: float, count: int = NODES
+) -> None:
+    """So many nodes on this broker, 200 clients, the storm, and the judgement."""
+    with contextlib.ExitStack() as stack:
         options = {"requests_per_s": 1000, "requests_burst": 2000}
-        nodes = [NodeServer(broker=redis_server.url, **options) for _ in range(NODES)]
+        nodes = [NodeServer(broker=broker, **options) for _ in range(count)]
         for node in nodes:
-            await asyncio.to_thread(servers.enter_context, node)
-        run = Run(nodes, [redis_server], seed)
+            await asyncio.to_thread(stack.enter_context, node)
+        run = make_run(nodes)
         run.members += await asyncio.gather(*(run.enter(number) for number in range(CLIENTS)))
         try:
             await storm(run, duration_s)
