@@ -19,10 +19,12 @@ MAX_DEPTH: Final = 32
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1
 
-# Nineteen digits in a row are the shortest integer that may not fit. Mapping all digits to one makes the search for
-# them a plain substring search: 0.2 µs for 140 bytes where a regular expression takes 1.6.
-_ONE_DIGIT: Final = bytes.maketrans(b"0123456789", b"0" * 10)
+# Nineteen digits in a row are the shortest integer that may not fit. Mapping all digits to one, and whatever may stand
+# before a number to another, makes the search for them a plain substring search: 0.2 µs for 140 bytes where a regular
+# expression takes 1.6, and ids of nineteen digits sent as strings, as they should be, cost no more.
+_ROUGHLY: Final = bytes.maketrans(b"0123456789:[,- \t\r\n", b"0" * 10 + b":" * 8)
 _NINETEEN_DIGITS: Final = b"0" * 19
+_WIDE_NUMBER: Final = b":" + _NINETEEN_DIGITS
 
 _STRING: Final = rb'"(?:[^"\\]++|\\.)*+"'
 _strings = re.compile(_STRING, re.DOTALL)
@@ -46,11 +48,16 @@ def encode(value: object, source: bytes | None = None) -> bytes:
     if source is None:
         if b"null" in text and not _is_finite(value):
             raise ValueError("NaN and infinity are not JSON: send null or a string")
-    elif _NINETEEN_DIGITS in source.translate(_ONE_DIGIT) and _has_wide_integer(source):
+    elif _may_have_wide_integer(source) and _has_wide_integer(source):
         raise ValueError("an integer must lie in -2^63 ... 2^64-1: send larger ones as strings")
     if len(text) > 2 * MAX_DEPTH and _is_deeper_than(MAX_DEPTH, text):
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels: send it flatter")
     return text
+
+
+def _may_have_wide_integer(source: bytes) -> bool:
+    roughly = source.translate(_ROUGHLY)
+    return _WIDE_NUMBER in roughly or roughly.startswith(_NINETEEN_DIGITS)
 
 
 def _has_wide_integer(source: bytes) -> bool:
