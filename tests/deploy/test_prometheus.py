@@ -62,6 +62,8 @@ async def talk(nodes: list[NodeServer], until: threading.Event) -> None:
     narrow.connect(("127.0.0.1", nodes[0].port))
     slow = await member(nodes[0], "slow", "flood", sock=narrow)
     slow.transport.pause_reading()
+    mute = await member(nodes[1], "mute", "chat")
+    mute.transport.pause_reading()  # does not answer its close: the drain waits, and can be seen
     flooder = await member(nodes[0], "flooder", "flood")
     reading = [asyncio.create_task(reads_on(client)) for client in (*chat, flooder)]
     while not until.is_set():
@@ -74,6 +76,7 @@ async def talk(nodes: list[NodeServer], until: threading.Event) -> None:
         async with await connect(f"{nodes[0].ws_url}?user=guest"):
             await asyncio.sleep(0.1)
     slow.transport.abort()
+    mute.transport.abort()
     await asyncio.gather(*(client.close() for client in (*chat, flooder)))
     await asyncio.gather(*reading)
 
