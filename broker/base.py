@@ -208,10 +208,11 @@ class Broker(Protocol):
         """Idempotent. Never raises."""
 
     def append(
-        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None
+        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None, author: str | None = None
     ) -> asyncio.Future[Position]:
         """Append to the room's log and deliver to its subscribers, atomically. Synchronous call, the order of the
-        calls counts; the future gives the position, or :class:`Unavailable` / :class:`OutcomeUnknown`."""
+        calls counts; the future gives the position, or :class:`Unavailable` / :class:`OutcomeUnknown`. The ``read``
+        mark of the ``author`` (a user) moves to the entry in the same step; nobody needs to be told."""
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         """Deliver to the subscribers of any channel, at most once, never logged. The future may be ignored."""

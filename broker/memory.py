@@ -175,11 +175,12 @@ class MemoryBroker:
     # Messages
 
     def append(
-        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None
+        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None, author: str | None = None
     ) -> asyncio.Future[Position]:
         future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
         if self._refused(future):
             return future
+        now_s = self.bus.clock()
         position, entry = self.bus.logs.append(
             room,
             payload,
@@ -188,9 +189,12 @@ class MemoryBroker:
             history=history,
             dedup=dedup,
             dedup_ttl_s=self.options.dedup_ttl_s,
-            now_s=self.bus.clock(),
+            now_s=now_s,
         )
         if entry is not None:
+            if author is not None:
+                log = self.bus.logs.open(room, entry.epoch, now_s)
+                log.advance(author, "read", entry.offset, self.options.max_marks_per_room, now_s)
             self._publish(f"room:{room}", entry, payload)
         future.set_result(position)
         return future

@@ -97,6 +97,7 @@ class Operations:
             encode_message(tail, "" if request.echo else connection.session),
             history=self._hub.rooms.history(request.room),
             dedup=Dedup(connection.session, request.key) if request.key is not None else None,
+            author=connection.user,
         )
         if connection.acks is None:
             connection.acks = deque()
@@ -108,8 +109,6 @@ class Operations:
         error = future.exception()
         if error is None:
             top = future.result()
-            if connection.user is not None:
-                self._hub.receipts.published(request.room, connection.user, top.offset)
             self._ok(
                 connection,
                 request,

@@ -8,16 +8,12 @@ read. After anything may have been missed the copy is thrown away and read again
 from __future__ import annotations
 
 import asyncio
-import logging
-from functools import partial
 
 import orjson
 
-from broker.base import Broker, BrokerError, OutcomeUnknown, Status, Unavailable
+from broker.base import Broker, Status, Unavailable
 from server.payload import Origin, ReceiptSignal, encode_signal
 from server.tasks import Tasks
-
-logger = logging.getLogger("server.receipts")
 
 TOLD = 200
 """Marks in one join reply: the most advanced ones, and the asker's own."""
@@ -116,13 +112,3 @@ class Receipts:
         """A client says how far it got. Others are told only if the mark moved. Raises BrokerError."""
         payload = encode_signal(ReceiptSignal(user, offset, status, origin))
         await self._broker.advance(room, user, status, offset, payload)
-
-    def published(self, room: str, user: str, offset: int) -> None:
-        """The author has read their own message. Nobody needs to be told: they see the message."""
-        self._broker.advance(room, user, "read", offset, b"").add_done_callback(partial(_moved, room))
-
-
-def _moved(room: str, moving: asyncio.Future[bool]) -> None:
-    error = None if moving.cancelled() else moving.exception()
-    if error is not None and not isinstance(error, BrokerError | OutcomeUnknown):
-        logger.error("moving an author's mark failed", exc_info=error)

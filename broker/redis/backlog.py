@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, NamedTuple
 
-from broker.redis.connection import Argument
+
+class Shape(NamedTuple):
+    """How many keys and arguments a message of one kind gives to the script."""
+
+    keys: int
+    arguments: int
 
 
 class Message:
-    """One append or publish on its way. ``given_s``: when it was called (monotonic; uvloop's own clock ticks in ms)."""
+    """One append, advance or publish on its way, its ``keys`` and ``arguments`` as they are written to Redis.
+    ``given_s``: when it was called (monotonic; uvloop's own clock ticks in ms)."""
 
-    __slots__ = ("arguments", "future", "given_s", "keys", "size")
+    __slots__ = ("arguments", "future", "given_s", "keys", "shape", "size")
 
     def __init__(
         self,
         future: asyncio.Future[Any],
-        keys: tuple[Argument, ...],
-        arguments: tuple[Argument, ...],
+        shape: Shape,
+        keys: bytes,
+        arguments: bytes,
         size: int,
         given_s: float,
     ) -> None:
         self.future = future
+        self.shape = shape
         self.keys = keys
         self.arguments = arguments
         self.size = size

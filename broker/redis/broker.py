@@ -171,9 +171,9 @@ class RedisBroker:
     # Messages
 
     def append(
-        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None
+        self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None, author: str | None = None
     ) -> asyncio.Future[Position]:
-        return self._shards[self.keys.shard(room)].publisher.append(room, payload, history, dedup)
+        return self._shards[self.keys.shard(room)].publisher.append(room, payload, history, dedup, author)
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
         return self._shards[self.keys.home(channel)].publisher.publish(channel, payload)

@@ -60,9 +60,16 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting.append(on_reply)
         self.write(arguments)
 
+    def send_packed(self, command: bytes, on_reply: Callable[[Reply], None]) -> None:
+        """The same for a command that is written already (broker/redis/resp.py)."""
+        self._waiting.append(on_reply)
+        self._write(command)
+
     def write(self, arguments: tuple[Argument, ...]) -> None:
         """Send one command whose answer is a push."""
-        data = hiredis.pack_command(arguments)  # type: ignore[arg-type]  # the stub means "tuple of one"
+        self._write(hiredis.pack_command(arguments))  # type: ignore[arg-type]  # the stub means "tuple of one"
+
+    def _write(self, data: bytes) -> None:
         self._stats.commands += 1
         self._stats.bytes_out += len(data)
         self._transport.write(data)

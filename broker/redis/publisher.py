@@ -8,32 +8,48 @@ was never sent can still fail safely.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from os import urandom
+from typing import Any, NamedTuple
 
 from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, Status, Unavailable
 from broker.envelope import encode_signal
 from broker.options import BrokerOptions
-from broker.redis.backlog import Backlog, Message
-from broker.redis.connection import Argument, Connection, Reply
+from broker.redis.backlog import Backlog, Message, Shape
+from broker.redis.connection import Connection, Reply
 from broker.redis.errors import DEMOTED, MOVED, ConnectionLost, broker_error, first_word
 from broker.redis.keys import Keys
+from broker.redis.resp import array, bulk
 from broker.redis.scripts import load_script
 from broker.stats import BrokerStats
 
 MAX_BATCH = 256
 MAX_BATCH_BYTES = 1024 * 1024
 META_TTL_S = 30 * 24 * 3600.0
-MAX_NAMES = 10_000
-"""Rooms whose key names are remembered."""
+MAX_READY = 10_000
+"""Rooms of which what is always the same is kept ready."""
 LOADS = 3
 """So often in a row Redis may forget the script of one call (another client's SCRIPT FLUSH can come between the load
 and the call) before the call is refused."""
 AGAIN_S = 0.02
 """Between two tries while the keys are on their way to another master."""
+
+
+# As broker/redis/lua/append.lua has them.
+PUBLISH, ADVANCE, APPEND, APPEND_ONCE = Shape(0, 3), Shape(2, 6), Shape(3, 10), Shape(4, 10)
+_HEAD_ARGUMENTS = 3
+_NOBODY, _NO_DEDUP = bulk(""), bulk(0)
+
+
+class _Ready(NamedTuple):
+    """What every append to a room has in common, written."""
+
+    history: History
+    keys: bytes
+    start: bytes
+    limits: bytes
 
 
 class Publisher:
@@ -54,12 +70,17 @@ class Publisher:
     ) -> None:
         self._keys = keys
         self._guard = keys.guard(shard)
+        self._guard_keys = bulk(*self._guard)
         self._backlog = backlog
         self._options = options
         self._stats = stats
         self._on_demoted = on_demoted
         self._on_moved = on_moved
         self._script = load_script("append", sharded=keys.shards > 1)
+        self._evalsha = bulk("EVALSHA", self._script.sha)
+        self._mark_limits = bulk(_ms(options.marks_ttl_s), options.max_marks_per_room)
+        self._dedup_ttl = bulk(_ms(options.dedup_ttl_s))
+        self._max_messages, self._max_bytes = options.max_waiting_publishes, options.max_waiting_bytes
         self._connection: Connection | None = None
         self._reason = "not started"
         self._closed = False
@@ -68,69 +89,76 @@ class Publisher:
         self._flush_scheduled = False
         self._expiry: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._names: dict[str, tuple[str, str, str]] = {}
+        self._sent_s = 0.0
+        self._random = _random_names()
+        self._ready: dict[str, _Ready] = {}
 
     # For the broker
 
-    def append(self, room: str, payload: bytes, history: History, dedup: Dedup | None) -> asyncio.Future[Position]:
-        names = self._names.get(room)
-        if names is None:
-            if len(self._names) >= MAX_NAMES:
-                self._names.clear()
-            names = self._keys.meta(room), self._keys.log(room), self._keys.channel(f"room:{room}")
-            self._names[room] = names
-        meta, log, channel = names
-        keys: tuple[Argument, ...] = (meta, log)
-        dedup_ttl_ms = 0
+    def append(
+        self, room: str, payload: bytes, history: History, dedup: Dedup | None, author: str | None
+    ) -> asyncio.Future[Position]:
+        ready = self._ready.get(room)
+        if ready is None or ready.history is not history:
+            ready = self._prepare(room, history)
+        keys, shape, dedup_ttl = ready.keys, APPEND, _NO_DEDUP
         if dedup is not None:
-            keys = (meta, log, self._keys.dedup(room, dedup.sender, dedup.key))
-            dedup_ttl_ms = _ms(self._options.dedup_ttl_s)
-        arguments = (
-            b"a",
-            channel,
+            keys += bulk(self._keys.dedup(room, dedup.sender, dedup.key))
+            shape, dedup_ttl = APPEND_ONCE, self._dedup_ttl
+        arguments = b"%b$%d\r\n%b\r\n%b%b%b%b" % (
+            ready.start,
+            len(payload),
             payload,
-            secrets.token_hex(8),
-            history.max_entries,
-            history.max_bytes,
-            _ms(history.ttl_s),
-            _ms(max(META_TTL_S, 2 * history.ttl_s)),
-            dedup_ttl_ms,
+            bulk(next(self._random)),
+            bulk(author) if author is not None else _NOBODY,
+            ready.limits,
+            dedup_ttl,
         )
-        return self._enqueue(keys, arguments, len(payload))
+        return self._enqueue(shape, keys, arguments, len(payload))
+
+    def _prepare(self, room: str, history: History) -> _Ready:
+        names = self._keys
+        if len(self._ready) >= MAX_READY:
+            self._ready.clear()
+        meta_ttl_ms = _ms(max(META_TTL_S, 2 * history.ttl_s))
+        ready = self._ready[room] = _Ready(
+            history,
+            bulk(names.meta(room), names.log(room), names.marks(room)),
+            bulk("a", names.channel(f"room:{room}")),
+            bulk(history.max_entries, history.max_bytes, _ms(history.ttl_s), meta_ttl_ms),
+        )
+        return ready
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
-        return self._enqueue((), (b"p", self._keys.channel(channel), encode_signal(payload)), len(payload))
+        arguments = bulk("p", self._keys.channel(channel), encode_signal(payload))
+        return self._enqueue(PUBLISH, b"", arguments, len(payload))
 
     def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
         """``payload`` b"" tells nobody."""
-        options = self._options
         channel = self._keys.channel(f"room:{room}")
-        keys: tuple[Argument, ...] = (self._keys.meta(room), self._keys.marks(room))
         envelope = encode_signal(payload) if payload else b""
-        ttl_ms = _ms(options.marks_ttl_s)
-        arguments = (b"m", channel, envelope, user, status, offset, ttl_ms, options.max_marks_per_room)
-        return self._enqueue(keys, arguments, len(payload))
+        keys = bulk(self._keys.meta(room), self._keys.marks(room))
+        return self._enqueue(ADVANCE, keys, bulk("m", channel, envelope, user, status, offset), len(payload))
 
-    def _enqueue(self, keys: tuple[Argument, ...], arguments: tuple[Argument, ...], size: int) -> asyncio.Future[Any]:
+    def _enqueue(self, shape: Shape, keys: bytes, arguments: bytes, size: int) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if self._closed:
             self._refuse(future, "the broker is closed: this node is leaving")
             return future
-        options = self._options
         backlog = self._backlog
-        if backlog.messages >= options.max_waiting_publishes or backlog.size + size > options.max_waiting_bytes:
+        if backlog.messages >= self._max_messages or backlog.size + size > self._max_bytes:
             self._refuse(future, f"{backlog.messages} publishes wait for Redis already: slow down, retry later")
             return future
         self._stats.publishes += 1
-        self._line.append(Message(future, keys, arguments, size, time.monotonic()))
+        self._line.append(Message(future, shape, keys, arguments, size, time.monotonic()))
         backlog.messages += 1
         backlog.size += size
         if not self._flush_scheduled and not self._in_flight:
             self._flush_scheduled = True
             loop.call_soon(self._flush)
         if self._expiry is None:
-            self._expiry = loop.call_later(options.unavailable_after_s, self._expire)
+            self._expiry = loop.call_later(self._options.unavailable_after_s, self._expire)
         return future
 
     # For the link
@@ -179,32 +207,43 @@ class Publisher:
         if not batch:
             return
         self._in_flight = batch
+        self._sent_s = time.monotonic()
         self._stats.publish_batches += 1
-        self._deadline = asyncio.get_running_loop().call_later(self._options.publish_timeout_s, self._time_out)
-        keys: list[Argument] = []
-        arguments: list[Argument] = []
-        for message in batch:
-            keys += message.keys
-            arguments += message.arguments
-        keys += self._guard
-        command = (b"EVALSHA", self._script.sha, len(keys), *keys, secrets.token_hex(8), *arguments)
-        connection.send(command, lambda reply: self._answered(connection, reply, command))
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(self._options.publish_timeout_s, self._look_at_clock)
+        command = self._call(batch)
+        connection.send_packed(command, lambda reply: self._answered(connection, reply, command))
 
-    def _answered(
-        self, connection: Connection, reply: Reply, command: tuple[Argument, ...], tries: int = LOADS
-    ) -> None:
+    def _call(self, batch: Sequence[Message]) -> bytes:
+        """The script call that carries them, as it is written to Redis."""
+        key_count = len(self._guard)
+        argument_count = _HEAD_ARGUMENTS
+        for message in batch:
+            key_count += message.shape.keys
+            argument_count += message.shape.arguments
+        return b"".join(
+            (
+                array(3 + key_count + argument_count),
+                self._evalsha,
+                bulk(key_count),
+                *[message.keys for message in batch],
+                self._guard_keys,
+                bulk(next(self._random)),
+                self._mark_limits,
+                *[message.arguments for message in batch],
+            )
+        )
+
+    def _answered(self, connection: Connection, reply: Reply, command: bytes, tries: int = LOADS) -> None:
         if isinstance(reply, Exception) and first_word(reply) == "NOSCRIPT" and tries and not connection.closed:
             self._stats.noscript += 1
             connection.send((b"SCRIPT", b"LOAD", self._script.source), lambda _reply: None)
-            connection.send(command, lambda reply: self._answered(connection, reply, command, tries - 1))
+            connection.send_packed(command, lambda reply: self._answered(connection, reply, command, tries - 1))
         else:
             self._done(reply)
 
     def _done(self, reply: Reply) -> None:
         batch, self._in_flight = self._in_flight, []
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
         if isinstance(reply, Exception) and first_word(reply) in MOVED and not self._closed:
             self._put_back(batch)
             self._on_moved(str(reply))
@@ -226,8 +265,16 @@ class Publisher:
                 observe(now_s - message.given_s)
         self._flush()
 
-    def _time_out(self) -> None:
+    def _look_at_clock(self) -> None:
+        """One timer looks at the call that happens to be in flight: setting one for each and cancelling it costs more
+        than packing the call."""
         self._deadline = None
+        if not self._in_flight:
+            return
+        left_s = self._sent_s + self._options.publish_timeout_s - time.monotonic()
+        if left_s > 0:
+            self._deadline = asyncio.get_running_loop().call_later(left_s, self._look_at_clock)
+            return
         for message in self._in_flight:
             self._fail(
                 message.future,
@@ -284,6 +331,14 @@ def _result(answer: Reply) -> Position | bool | None:
     if isinstance(answer, list):
         return Position(*answer)
     return bool(answer == 1) if answer else None
+
+
+def _random_names() -> Iterator[bytes]:
+    """Tags and epochs: 64 random bits in hex. Asking the kernel for each costs more than all else of an append."""
+    while True:
+        block = urandom(1024).hex().encode()
+        for start in range(0, len(block), 16):
+            yield block[start : start + 16]
 
 
 def _ms(seconds: float) -> int:

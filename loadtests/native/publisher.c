@@ -40,21 +40,25 @@ static void publish_command(struct buffer *commands, uint64_t sent_ns)
     publish_entry(commands, channel, epoch, last, tag, payload.data, payload.length);
 }
 
-/* One call of lua/append.lua: KEYS meta and log per message; ARGV the epoch, then nine arguments per message. */
+/* One call of lua/append.lua: KEYS meta, log and marks per message; ARGV the epoch and the limits of marks, then ten
+ * arguments per message. */
 static void append_command(struct buffer *commands, const uint64_t *sent_ns, unsigned count)
 {
     static struct buffer payload;
     char keys[16];
-    snprintf(keys, sizeof keys, "%u", 2 * count);
-    resp_array(commands, 4 + 11 * count);
+    snprintf(keys, sizeof keys, "%u", 3 * count);
+    resp_array(commands, 6 + 13 * count);
     resp_text(commands, "EVALSHA");
     resp_text(commands, script);
     resp_text(commands, keys);
     for (unsigned i = 0; i < count; i++) {
         resp_text(commands, meta);
         resp_text(commands, log_key);
+        resp_text(commands, log_key);      /* for marks: not touched without an author */
     }
     resp_text(commands, epoch);
+    resp_text(commands, "2592000000");     /* ms that marks live, */
+    resp_text(commands, "10000");          /* and how many */
     for (unsigned i = 0; i < count; i++) {
         payload.length = 0;
         payload_append(&payload, ++last, sent_ns[i]);
@@ -63,6 +67,7 @@ static void append_command(struct buffer *commands, const uint64_t *sent_ns, uns
         resp_text(commands, channel);
         resp_string(commands, payload.data, payload.length);
         resp_text(commands, tag);
+        resp_text(commands, "");           /* no author */
         resp_text(commands, "1000");       /* history: entries, */
         resp_text(commands, "8388608");    /* bytes, */
         resp_text(commands, "300000");     /* ms */

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from broker.base import History, Mark, Signal, Status
+from broker.base import Dedup, History, Mark, Signal, Status
 from tests.support.brokers import Backend
 from tests.support.redis_server import RedisServer
 
@@ -46,6 +46,17 @@ async def test_an_empty_payload_moves_the_mark_and_tells_nobody(backend: Backend
         await a.broker.append("r", b"end", history=HISTORY)
         await a.sink.wait_count("room:r", 2)
         assert await a.broker.marks("r") == [Mark('"alice"', 1, 1)]
+
+
+async def test_the_mark_of_an_author_moves_with_the_message(backend: Backend) -> None:
+    async with backend.nodes("a") as (a,):
+        await a.broker.append("r", b"1", history=HISTORY, author='"ann"', dedup=Dedup("s", "k"))
+        assert await a.broker.marks("r") == [Mark('"ann"', 1, 1)], "already when the append is acknowledged"
+        await a.broker.append("r", b"2", history=HISTORY)
+        await a.broker.append("r", b"1", history=HISTORY, author='"ann"', dedup=Dedup("s", "k"))
+        assert await a.broker.marks("r") == [Mark('"ann"', 1, 1)], "said again it is the first entry"
+        await a.broker.append("r", b"3", history=HISTORY, author='"ann"')
+        assert await a.broker.marks("r") == [Mark('"ann"', 3, 3)]
 
 
 async def test_a_mark_above_the_top_is_not_kept(backend: Backend) -> None:
