@@ -1,6 +1,6 @@
 """What comes in on one WebSocket after its handshake, server side (RFC 6455 §5), as asyncio callbacks.
 
-Nearly all frames are whole, masked, short texts, or pings and pongs: they are read inline. Every other frame is cut out
+Nearly all frames are whole, masked texts, or pings and pongs: they are read inline. Every other frame is cut out
 whole and given to the ``websockets`` library, which knows the rules and says with which code to close; its object is
 created when such a frame comes and dropped at the next message boundary, so an idle connection carries none.
 
@@ -113,13 +113,18 @@ class Inbound(Connection, asyncio.Protocol):
                 break
             if data[start] == 0x81 and end - start >= 6 and self._rules is None and not self._closing:
                 length = data[start + 1] - 0x80
-                if 0 <= length < 126:  # a whole, masked, short text: the common frame
-                    begin = start + 6
+                begin = start + 6
+                if length == 126:
+                    begin += 2
+                    length = int.from_bytes(data[start + 2 : start + 4], "big") if begin <= end else -1
+                elif length == 127:
+                    length = -1
+                if 0 <= length <= self.max_message:  # a whole, masked text below 64 KiB: the common frame
                     stop = begin + length
                     if stop > end:
                         self._need = stop - start
                         break
-                    payload = apply_mask(data[begin:stop], data[start + 2 : begin])
+                    payload = apply_mask(data[begin:stop], data[begin - 4 : begin])
                     start = stop
                     self.message(payload, True)
                     continue

@@ -67,6 +67,8 @@ class TypingRelay:
 
     def message(self, room: str, author: str, outbox: Outbox) -> None:
         """A message of the room: its author types no more."""
+        if not self._keyboards and not self._typists:
+            return
         typist = Typist(room, author)
         self._keyboards.lifted(typist)
         origin = self._typists.stopped(typist)

@@ -33,6 +33,10 @@ class Typists:
         self._typing: dict[Typist, _State] = {}
         self._rooms: dict[str, dict[str, None]] = {}
 
+    def __len__(self) -> int:
+        """How many are typing."""
+        return len(self._typing)
+
     def started(self, typist: Typist, origin: Origin, now_s: float) -> None:
         """It was said (again) that they type."""
         self._typing.pop(typist, None)

@@ -203,6 +203,7 @@ class Subscriber:
 
     def _on_push(self, pushes: list[Reply]) -> None:
         batch: list[Delivery] = []
+        answered = False
         topics, message = self._topics, self._message
         for push in pushes:
             if type(push) is list and push[0] == message:
@@ -226,9 +227,10 @@ class Subscriber:
                 else:
                     batch.append((topic[1], item))
             else:
+                answered = True
                 self._confirmed(push)
         self._deliver(batch)
-        if not self._attaching and (regained := self._regained()):
+        if answered and not self._attaching and (regained := self._regained()):
             self._sink.resubscribed(regained)
 
     def _deliver(self, batch: list[Delivery]) -> None:
