@@ -63,8 +63,10 @@ class Server:
 class Stage:
     """Holds what outlives one sample: the compiled programs and Redis. Use as a context."""
 
-    def __init__(self, *, node: str = NODE_COMMAND, presence: Presence = "rooms") -> None:
+    def __init__(self, *, node: str = NODE_COMMAND, presence: Presence = "rooms", start_s: float = START_S) -> None:
+        """``start_s``: how long a server may take until it is ready."""
         self.node = node
+        self.start_s = start_s
         self.presence = presence
         cores = sorted(os.sched_getaffinity(0))
         self.server_core = cores[0] if len(cores) > 1 else None
@@ -127,7 +129,7 @@ class Stage:
             command = [names.get(word, word) for word in shlex.split(self.node)]
         environment = self._settings(port) | {f"ROOMCAST_{key.upper()}": value for key, value in settings.items()}
         with Child(name or kind, command, folder=self._folder, core=self.server_core, environment=environment) as child:
-            wait_until_ready(port, child, timeout_s=START_S)
+            wait_until_ready(port, child, timeout_s=self.start_s)
             yield Server(kind, child, port)
             child.check()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import os
 import socket
@@ -34,6 +35,8 @@ LEFTOVERS_S = 0.5
 """What runs on after the node has ended (a thread of a sync handler, a task that will not be cancelled) may take."""
 UVICORN_S = 2
 """What uvicorn itself waits for requests that are still being answered."""
+GC_THRESHOLDS = (5000, 20, 50)
+"""Python's own are (700, 10, 10): objects more than before, collections of the youngest, of the middle generation."""
 MARGIN_S = 2.0
 """For a busy machine, on top of all these times."""
 
@@ -56,6 +59,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets or []
         await super().startup(sockets)
+        _settle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # Not handed to uvicorn, which would raise the signal once more at the end: a drained node exits with 0.
@@ -113,6 +117,14 @@ class Server(uvicorn.Server):
         cut = threading.Timer(LEFTOVERS_S, _cut)
         cut.daemon = True
         cut.start()
+
+
+def _settle() -> None:
+    """What is there at the start stays: the collector of cycles need not look at it again. It comes more rarely, too: a
+    full collection walks over all connections while everybody waits."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _cut() -> None:

@@ -229,7 +229,7 @@ async def test_any_room_name_is_a_room_of_its_own(backend: Backend, room: str) -
         await asyncio.gather(a.broker.subscribe(f"room:{room}"), a.broker.subscribe("room:r"))
         assert (await a.broker.append("r", b"r", history=HISTORY)).offset == 1
         assert (await a.broker.append(room, b"other", history=HISTORY)).offset == 1
-        await a.sink.wait_count(f"room:{room}", 1)
+        await asyncio.gather(a.sink.wait_count(f"room:{room}", 1), a.sink.wait_count("room:r", 1))
         assert a.sink.payloads(f"room:{room}") == [b"other"]
         assert a.sink.payloads("room:r") == [b"r"]
 
