@@ -70,6 +70,7 @@ def run(scenario: Cluster, console: Console) -> Result:
         "messages/s": scenario.rate,
         "seconds": scenario.duration_s,
         "samples": scenario.samples,
+        **stage.parameters,
     }
     plots: tuple[Plot, ...] = (*PLOTS, REDIS)
     return Result("cluster", parameters, COLUMNS, [], samples, plots=plots)

@@ -106,8 +106,8 @@ class Installation:
     def stop_node(self, port: int) -> float:
         """SIGTERM; the seconds it took to end."""
         started_s = time.monotonic()
-        self._pids.pop(port)
         self._nodes.pop(port).close()
+        self._pids.pop(port)
         return time.monotonic() - started_s
 
     def _stop_nodes(self) -> None:

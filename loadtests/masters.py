@@ -10,36 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
-import redis
 from rich.console import Console
 from typer import Option
 
 from loadtests.curves import distribution, per_second, quantile
 from loadtests.errors import SetupError
 from loadtests.options import Seconds
-from loadtests.processes import Child, free_port, wait_for_port, wait_until_ready
+from loadtests.redis_masters import HOST, START_S, Master, Node, redis_and_nodes
 from loadtests.result import Column, Distribution, Plot, Result, Sample, Timeline
 from loadtests.sampling import MACHINE_PLOTS, Watch
 from loadtests.stage import allow_open_files
 from loadtests.steps import Tell, steps
 from loadtests.websocket import WebSocket
 
-SLOTS = 16384
-_BARE = str.maketrans("", "", " '")
-START_S = 20.0
 SETTLE_S = 10.0
 TICK_S = 0.01
-HOST = "127.0.0.1"
 PAYLOAD = "x" * 100
 COLUMNS = (
     Column("acked_per_s", "messages acknowledged per second"),
@@ -87,25 +77,6 @@ class Masters:
         return counts
 
 
-class Server(NamedTuple):
-    child: Child
-    port: int
-    client: redis.Redis
-
-    def calls(self) -> int:
-        """Commands it was sent, those of other masters and of this program included, which are few."""
-        return int(self.client.info("stats")["total_commands_processed"])
-
-    def cpu_s(self) -> float:
-        found = self.client.info("cpu")
-        return float(found["used_cpu_sys"]) + float(found["used_cpu_user"])
-
-
-class Node(NamedTuple):
-    child: Child
-    port: int
-
-
 def run(scenario: Masters, console: Console) -> Result:
     """Raises :class:`loadtests.errors.SetupError` when it could not be measured."""
     allow_open_files(4 * scenario.rooms)
@@ -113,93 +84,16 @@ def run(scenario: Masters, console: Console) -> Result:
     with steps(len(scenario.counts), console) as progress:
         for count in scenario.counts:
             name = f"{count} master{'s' * (count > 1)}"
-            with progress.step(name) as tell, _installation(count) as (servers, nodes):
+            with progress.step(name) as tell, redis_and_nodes(count) as (servers, nodes):
                 samples.append(asyncio.run(_load(name, scenario, servers, nodes, tell)))
-    parameters = {"rooms": scenario.rooms, "messages/s": scenario.rate, "seconds": scenario.duration_s, "nodes": 2}
+    parameters = {
+        "rooms": scenario.rooms,
+        "messages/s": scenario.rate,
+        "seconds": scenario.duration_s,
+        "nodes": 2,
+        "presence": "none",
+    }
     return Result("masters", parameters, COLUMNS, [], samples, plots=PLOTS)
-
-
-# What is measured.
-
-
-@contextmanager
-def _installation(masters: int) -> Iterator[tuple[list[Server], list[Node]]]:
-    """The masters, and two nodes."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="roomcast-loadtests-")))
-        cores = sorted(os.sched_getaffinity(0))
-        servers = [_start_redis(stack, folder, number, masters > 1, cores[-1]) for number in range(masters)]
-        hosts = ",".join(f"{HOST}:{server.port}" for server in servers)
-        if masters > 1:
-            _form(servers)
-        broker = f"redis+cluster://{hosts}" if masters > 1 else f"redis://{hosts}/0"
-        nodes = []
-        for number in range(2):
-            port = free_port()
-            environment = {
-                "ROOMCAST_HOST": HOST,
-                "ROOMCAST_PORT": str(port),
-                "ROOMCAST_BROKER": broker,
-                "ROOMCAST_DEV": "1",
-                "ROOMCAST_LOG_LEVEL": "warning",
-                "ROOMCAST_PRESENCE_BROADCAST": "none",
-                "ROOMCAST_REQUESTS_PER_S": "1000000",
-                "ROOMCAST_REQUESTS_BURST": "1000000",
-            }
-            command: list[str | Path] = [sys.executable, "-m", "server", "serve"]
-            child = Child(f"node-{number}", command, folder=folder, core=cores[0], environment=environment)
-            stack.enter_context(child)
-            wait_until_ready(port, child, timeout_s=START_S)
-            nodes.append(Node(child, port))
-        yield servers, nodes
-
-
-def _start_redis(stack: ExitStack, folder: Path, number: int, clustered: bool, core: int) -> Server:
-    port, place = free_port(), folder / f"redis-{number}"
-    place.mkdir()
-    command: list[str | Path] = ["redis-server", "--port", str(port), "--bind", HOST, "--appendonly", "no"]
-    command += ["--save", ""]
-    command += ["--maxmemory-policy", "noeviction", "--dir", place]
-    if clustered:
-        command += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
-    child = stack.enter_context(Child(f"redis-{number}", command, folder=place, core=core))
-    wait_for_port(port, child, timeout_s=START_S)
-    return Server(child, port, stack.enter_context(redis.Redis(HOST, port, protocol=2, decode_responses=True)))
-
-
-def _form(servers: Sequence[Server]) -> None:
-    """Give each master its part of the slots and let them meet."""
-    for number, (_, _, client) in enumerate(servers):
-        first, end = (SLOTS * step // len(servers) for step in (number, number + 1))
-        _command(client, "CLUSTER ADDSLOTSRANGE", first, end - 1)
-        _command(client, "CLUSTER SET-CONFIG-EPOCH", number + 1)
-        bus = servers[0].client.config_get("cluster-port")["cluster-port"]
-        if number:
-            _command(client, "CLUSTER MEET", HOST, servers[0].port, bus)
-    until_s = time.monotonic() + START_S
-    while not all(_covered(server) for server in servers):
-        if time.monotonic() > until_s:
-            raise SetupError("the masters did not form a cluster: look for other servers on their ports")
-        time.sleep(0.05)
-
-
-def _command(client: redis.Redis, *arguments: object) -> Any:
-    return client.execute_command(*arguments)  # type: ignore[no-untyped-call]
-
-
-def _covered(server: Server) -> bool:
-    """Whether it knows an owner of every slot. The reply is text or, parsed already, a mapping."""
-    return f"cluster_slots_ok:{SLOTS}" in str(_command(server.client, "CLUSTER INFO")).translate(_BARE)
-
-
-def _held(server: Server) -> tuple[int, int]:
-    """Rooms with a log, and users online, on one master."""
-    rooms = sum(1 for _ in server.client.scan_iter("roomcast:{*}:meta:*", count=1000))
-    users = [key for key in server.client.scan_iter("roomcast:{*}:presence:all", count=1000)]
-    return rooms, sum(int(server.client.hlen(key)) - 2 for key in users)
-
-
-# The load.
 
 
 class Peer:
@@ -262,7 +156,7 @@ async def _enter(room: str, user: str, port: int, changed: asyncio.Event) -> Pee
     return peer
 
 
-async def _load(name: str, scenario: Masters, servers: Sequence[Server], nodes: Sequence[Node], tell: Tell) -> Sample:
+async def _load(name: str, scenario: Masters, servers: Sequence[Master], nodes: Sequence[Node], tell: Tell) -> Sample:
     rooms = [f"room-{number}" for number in range(scenario.rooms)]
     changed = asyncio.Event()
     tell(f"{scenario.rooms} rooms")
@@ -288,7 +182,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Server], nodes: 
     cpu_s = [server.cpu_s() - was for server, was in zip(servers, before, strict=True)]
     used = watch.close()
     calls = sum(server.calls() for server in servers) - calls
-    held = [_held(server) for server in servers]
+    held = [server.held() for server in servers]
     took_s = [seconds for peer in publishers for seconds in peer.took_s]
     seen = {
         "per_s": per_second([at_s for peer in members for at_s in peer.heard_s], began_s),

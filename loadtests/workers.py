@@ -57,6 +57,7 @@ def run(scenario: Workers, console: Console) -> Result:
         "messages/s": scenario.rate,
         "seconds": scenario.duration_s,
         "samples": scenario.samples,
+        **stage.parameters,
     }
     notes = ["nothing was pinned: everything shared the cores"]
     return Result("workers", parameters, COLUMNS, [], samples, notes, pair=("workers", "nodes"), plots=PLOTS)
