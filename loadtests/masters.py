@@ -37,7 +37,7 @@ COLUMNS = (
     Column("lost", "messages lost"),
     Column("reordered", "out of order, or twice"),
     Column("us_per_publish", "CPU of all masters per message, µs", 1),
-    Column("calls_per_publish", "commands to the masters per message", 2),
+    Column("calls_per_publish", "calls of scripts per message", 2),
     Column("busiest_share", "busiest master's core", percent=True),
     Column("cpu_evenness", "busiest master to the mean", 2),
     Column("full_at_per_s", "messages per second with the busiest master's core full"),

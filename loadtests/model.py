@@ -1,15 +1,15 @@
 """What an installation needs, from what single runs cost: constants, and arithmetic on them. Pure.
 
 CPU of the nodes is a sum over what happens: deliveries, messages heard from Redis (once by every node that has a member
-of the room), messages said, connects, and connections that only exist. CPU of Redis is a sum over messages appended and
-messages sent to nodes. Everything is per second; CPU is in cores.
+of the room), messages said, connects, and connections that only exist. CPU of Redis is a sum over messages appended,
+messages sent to nodes, and nodes. Everything is per second; CPU is in cores.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 HISTORY_ENTRIES: Final = 1000
@@ -19,6 +19,8 @@ SHARDS: Final = 64
 """Masters beyond these have nothing to do: rooms are spread over so many shards."""
 LINK_BITS_PER_S: Final = 10e9
 """The network of a machine, for what a single master must send."""
+FEWEST, MOST = 1e-3, 1e4
+"""Times as many messages: where walls are looked for."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Constants:
     """Redis, per message and node that has a member of its room."""
     redis_connect_us: float
     """Redis, per connect-and-join with presence."""
+    redis_beat_us: float
+    """Redis, per node and second: heartbeats and probes."""
     spread_factor: float
     """CPU of all masters of a cluster per message, to that of one Redis: a call carries the messages of one shard."""
     append_bytes: float
@@ -118,6 +122,7 @@ def redis_cores(constants: Constants, load: Load, nodes: int) -> float:
         load.messages * constants.append_us
         + heard(load, nodes) * constants.sent_us
         + load.connects_per_s * constants.redis_connect_us
+        + nodes * constants.redis_beat_us
     )
 
 
@@ -139,7 +144,8 @@ class Sizing(NamedTuple):
     back_s: float
     """Until all are back when all lost their connections at once, if clients find every node."""
     walls: dict[str, float]
-    """How many times as many messages there could be before each is reached, by what it is."""
+    """How many times as many messages there could be, on as many more nodes as they need, before each is reached; what
+    is never reached is left out."""
 
     @property
     def breaks_first(self) -> str:
@@ -167,7 +173,7 @@ def size(constants: Constants, load: Load, limits: Limits) -> Sizing:
         redis_bytes=entries * constants.log_bytes + in_rooms * constants.user_bytes,
         redis_bits_per_s=redis_bits,
         back_s=load.connections / nodes * constants.connect_us * 1e-6,
-        walls=_walls(constants, load, limits, nodes),
+        walls=_walls(constants, load, limits),
     )
 
 
@@ -190,17 +196,38 @@ def _fewest_nodes(constants: Constants, load: Load, limits: Limits) -> int:
     return high
 
 
-def _walls(constants: Constants, load: Load, limits: Limits, nodes: int) -> dict[str, float]:
-    """Of what more nodes do not help against. A room is on one master, whatever there is of others."""
+def uses(constants: Constants, load: Load, limits: Limits) -> dict[str, float]:
+    """How much is used of what more nodes do not help against, with as many nodes as the load needs; 1 is all of it. A
+    room is on one master, whatever there is of others. ValueError if no number of nodes is enough."""
+    nodes = _fewest_nodes(constants, load, limits)
+    busiest = max(load.rooms, key=lambda rooms: rooms.rate * nodes_with_members(rooms.members, nodes))
+    hearers = nodes_with_members(busiest.members, nodes)
+    of_master = 1e-6 * busiest.rate * (constants.append_us + hearers * constants.sent_us)
+    of_all = redis_cores(constants, load, nodes) * constants.spread_factor
+    return {
+        "the core of the master of the busiest room": of_master / limits.fill,
+        "the network of that master": busiest.rate * hearers * constants.sent_bytes * 8 / LINK_BITS_PER_S,
+        f"the cores of {SHARDS} masters": of_all / SHARDS / limits.fill,
+        "the core of a node, by what it hears": 1e-6 * heard(load, nodes) / nodes * constants.heard_us / limits.fill,
+    }
+
+
+def _walls(constants: Constants, load: Load, limits: Limits) -> dict[str, float]:
+    """How many times as many messages there could be before each use is 1: by halving on a logarithmic scale."""
+    if not load.messages:
+        return {}
     walls = {}
-    busiest = max(load.rooms, key=lambda rooms: rooms.rate * nodes_with_members(rooms.members, nodes), default=None)
-    if busiest is not None and busiest.rate:
-        hearers = nodes_with_members(busiest.members, nodes)
-        walls["the core of the master of the busiest room"] = limits.fill / (
-            1e-6 * busiest.rate * (constants.append_us + hearers * constants.sent_us)
-        )
-        walls["the network of that master"] = LINK_BITS_PER_S / (busiest.rate * hearers * constants.sent_bytes * 8)
-    total = redis_cores(constants, load, nodes) * constants.spread_factor
-    if total:
-        walls[f"the cores of {SHARDS} masters"] = SHARDS * limits.fill / total
+    for name in uses(constants, load, limits):
+        low, high = math.log(FEWEST), math.log(MOST)
+        while high - low > 0.001:
+            middle = (low + high) / 2
+            times = math.exp(middle)
+            more = load._replace(rooms=[replace(rooms, rate=rooms.rate * times) for rooms in load.rooms])
+            try:
+                full = uses(constants, more, limits)[name] >= 1
+            except ValueError:
+                full = True
+            low, high = (low, middle) if full else (middle, high)
+        if high < math.log(MOST):
+            walls[name] = math.exp(low)
     return walls

@@ -191,7 +191,7 @@ class Stage:
             "redis_cpu_s": float(found["used_cpu_sys"]) + float(found["used_cpu_user"]),
             "redis_in_bytes": float(found["total_net_input_bytes"]),
             "redis_out_bytes": float(found["total_net_output_bytes"]),
-            "redis_used_bytes": float(found["used_memory_dataset"]),
+            "redis_used_bytes": float(found["used_memory"]),
             "redis_calls": float(sum(int(each["calls"]) for each in stats)),
         }
 

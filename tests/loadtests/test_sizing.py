@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loadtests.calibration import SOURCES, Report, Reports, checks, constants_of
+from loadtests.calibration import HEARERS, SOURCES, Report, Reports, checks, constants_of
 from loadtests.errors import SetupError
 from loadtests.growth import SIZES
 from loadtests.model import Constants, Rooms
@@ -43,7 +43,7 @@ def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
         "messages_per_s": 2000.0,
         "deliveries_per_s": 10_000.0,
         "cpu_us_per_message": constants.said_us + 5 * constants.write_us + constants.heard_us,
-        "redis_us_per_message": constants.append_us + constants.sent_us,
+        "redis_us_per_message": constants.append_us + constants.sent_us + constants.redis_beat_us / 2000,
         "redis_in_bytes_per_message": constants.append_bytes,
         "redis_bytes_per_message": constants.log_bytes,
     }
@@ -55,13 +55,13 @@ def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
     storm = {"redis_us_per_join": constants.redis_connect_us, "redis_bytes_per_user": constants.user_bytes}
     on_nodes = [
         sample(
-            f"{nodes} node{'s' * (nodes > 1)}",
-            redis_us_per_message=9.0 + nodes * constants.sent_us,
-            redis_out_bytes_per_message=40 + nodes * constants.sent_bytes,
+            name,
+            redis_us_per_message=9.0 + hearing * constants.sent_us + nodes * constants.redis_beat_us / 50,
+            redis_out_bytes_per_message=40 + hearing * constants.sent_bytes,
             messages_per_read=1.0,
-            cpu_us_per_delivery=constants.write_us + nodes * constants.heard_us / 1000 + constants.idle_us / 50,
+            cpu_us_per_delivery=constants.write_us + hearing * constants.heard_us / 1000 + constants.idle_us / 50,
         )
-        for nodes in (1, 2, 4)
+        for name, (nodes, hearing) in HEARERS.items()
     ]
     on_one = constants.append_us + 2 * constants.sent_us
     masters = [
