@@ -41,6 +41,12 @@ def process_cpu(pid: int) -> Cpu:
     return Cpu(int(fields[11]) / _TICKS_PER_S, int(fields[12]) / _TICKS_PER_S)
 
 
+def family(pid: int) -> list[int]:
+    """A process and its descendants that live: a server may work in processes of its own."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
 def core_time(core: int) -> Core:
     """proc(5), /proc/stat: user nice system idle iowait irq softirq steal (guest is inside user)."""
     for line in Path("/proc/stat").read_text().splitlines():

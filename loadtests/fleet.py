@@ -80,7 +80,7 @@ class Shipyard(Stage):
 
     def _node(self, name: str, port: int, settings: dict[str, str]) -> Child:
         environment = {**self._settings(port), "ROOMCAST_DRAIN_S": "0", **settings}
-        return Child(name, NODE_COMMAND.split(), folder=self._folder, core=self.server_core, environment=environment)
+        return Child(name, NODE_COMMAND.split(), folder=self.folder, core=self.server_core, environment=environment)
 
 
 def free_ports(count: int) -> list[int]:

@@ -28,6 +28,8 @@ Kind = Literal["node", "baseline"]
 KINDS: tuple[Kind, ...] = ("node", "baseline")
 Presence = Literal["all", "rooms", "none"]
 Through = Literal["publish", "append"]
+Dialect = Literal["roomcast", "bare", "greeted", "socketio", "centrifugo"]
+"""How a client gets into the room: native/dialect.h."""
 
 ROOM = "bench"
 CHANNEL = f"roomcast:{{0}}:room:{ROOM}"
@@ -51,7 +53,7 @@ START_S = 20.0
 class Server:
     """A server under test that is ready for clients."""
 
-    kind: Kind
+    kind: str
     child: Child
     port: int
 
@@ -78,7 +80,7 @@ class Stage:
     def __enter__(self) -> Self:
         try:
             self._programs = {name: build(name) for name in PROGRAMS}
-            self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="roomcast-loadtests-")))
+            self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="roomcast-loadtests-")))
             self._start_redis()
         except BaseException:
             self._stack.close()
@@ -98,8 +100,8 @@ class Stage:
         # No limit on the subscribers' buffers: a server that falls behind is measured as late, not cut off by Redis.
         options = f"--port {self.redis_port} --bind 127.0.0.1 --appendonly no --maxmemory-policy noeviction"
         command = ["redis-server", *options.split(), "--save", "", "--client-output-buffer-limit", "pubsub 0 0 0"]
-        command += ["--dir", str(self._folder)]
-        child = Child("redis-server", command, folder=self._folder, core=self.load_core)
+        command += ["--dir", str(self.folder)]
+        child = Child("redis-server", command, folder=self.folder, core=self.load_core)
         self._stack.enter_context(child)
         wait_for_port(self.redis_port, child, timeout_s=START_S)
         self._redis = self._stack.enter_context(redis.Redis(port=self.redis_port, protocol=2, decode_responses=True))
@@ -128,7 +130,7 @@ class Stage:
             names = {"{port}": str(port), "{redis_port}": str(self.redis_port), "{channel}": CHANNEL, "{room}": ROOM}
             command = [names.get(word, word) for word in shlex.split(self.node)]
         environment = self._settings(port) | {f"ROOMCAST_{key.upper()}": value for key, value in settings.items()}
-        with Child(name or kind, command, folder=self._folder, core=self.server_core, environment=environment) as child:
+        with Child(name or kind, command, folder=self.folder, core=self.server_core, environment=environment) as child:
             wait_until_ready(port, child, timeout_s=self.start_s)
             yield Server(kind, child, port)
             child.check()
@@ -163,7 +165,7 @@ class Stage:
             "ROOMCAST_LOG_LEVEL": "warning",
         }
 
-    def client(self, server: Server) -> Native:
+    def client(self, server: Server, *, path: str = PATH, dialect: Dialect = "roomcast") -> Native:
         """A load client without connections, on the load core."""
         command: list[str | Path] = [
             self._programs["client"],
@@ -172,14 +174,14 @@ class Stage:
             "--port",
             str(server.port),
             "--path",
-            PATH,
+            path,
         ]
-        command += ["--room", ROOM, "--sources", str(SOURCES)]
-        return Native("client", command, folder=self._folder, core=self.load_core)
+        command += ["--dialect", dialect, "--room", ROOM, "--sources", str(SOURCES)]
+        return Native("client", command, folder=self.folder, core=self.load_core)
 
-    def subscribed(self) -> int:
+    def subscribed(self, channel: str = CHANNEL) -> int:
         """How many connections to Redis hear the room."""
-        ((_, count),) = self._redis.pubsub_numsub(CHANNEL)
+        ((_, count),) = self._redis.pubsub_numsub(channel)
         return int(count)
 
     def redis_use(self) -> dict[str, float]:
@@ -199,19 +201,22 @@ class Stage:
         """How many users Redis has online; beside them the hash holds its epoch and version."""
         return max(0, int(self._redis.hlen(ONLINE)) - 2)
 
-    def publisher(self, through: Through) -> Native:
+    def publisher(self, through: Through | Literal["bare"]) -> Native:
         """A publisher that starts with offset 1 of the room's log, on the load core. ``append`` writes the log as a
-        node does, through its script; ``publish`` sends the same envelopes without the log, at less cost for Redis."""
-        script = str(self._redis.script_load(APPEND.read_text())) if through == "append" else "-"
+        node does, through its script; ``publish`` sends the same envelopes without the log, at less cost for Redis.
+        ``bare`` sends the data alone, on the channel ``bench``, to servers that are no nodes."""
+        script = "-" if through == "publish" else "bare"
+        if through == "append":
+            script = str(self._redis.script_load(APPEND.read_text()))
         command: list[str | Path] = [
             self._programs["publisher"],
             "--redis-port",
             str(self.redis_port),
             "--channel",
-            CHANNEL,
+            ROOM if through == "bare" else CHANNEL,
         ]
         command += ["--epoch", EPOCH, "--meta", META, "--log", LOG, "--script", script]
-        return Native("publisher", command, folder=self._folder, core=self.load_core)
+        return Native("publisher", command, folder=self.folder, core=self.load_core)
 
 
 def allow_open_files(connections: int) -> None:

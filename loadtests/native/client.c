@@ -1,6 +1,7 @@
 /* The load client: many WebSocket connections in one thread, driven by commands on standard input.
  *
- *   open COUNT IN_FLIGHT                   connect, upgrade and join COUNT more connections, IN_FLIGHT at a time
+ *   open COUNT IN_FLIGHT                   connect, upgrade and join COUNT more connections, IN_FLIGHT at a time;
+ *                                          they expect what comes after all that was seen by then
  *   reach LAST                             wait until every connection has seen message LAST, or 5 s without any message
  *   reset                                  forget latencies, counts and CPU (sequence numbers are kept)
  *   report LAST                            what arrived since the reset; lost, doubled and reordered over the whole run
@@ -258,6 +259,7 @@ int main(int argc, char **argv)
     server = address(argument(argc, argv, "host"), number_argument(argc, argv, "port"));
     path = argument(argc, argv, "path");
     room = argument(argc, argv, "room");
+    dialect = dialect_named(argument(argc, argv, "dialect"));
     sources = number_argument(argc, argv, "sources");
     if (!sources || sources > 250 || strlen(room) > 128)
         die("--sources is 1 to 250 addresses, --room at most 128 characters");

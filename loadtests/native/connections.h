@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 
 #include "common.h"
+#include "dialect.h"
 #include "histogram.h"
 #include "sequence.h"
 #include "websocket.h"
@@ -21,6 +22,7 @@ enum state { FREE, CONNECTING, UPGRADING, JOINING, JOINED, CLOSING };
 struct connection {
     int fd;
     enum state state;
+    unsigned step;   /* of the dialect, while joining */
     uint32_t number; /* unique in this run: chooses the user and the source address */
     uint64_t started_ns;
     struct buffer rest; /* the beginning of a frame whose end has not arrived */
@@ -30,6 +32,7 @@ struct connection {
 
 static struct sockaddr_in server;
 static const char *path, *room;
+static const struct dialect *dialect;
 static unsigned sources;
 
 static int poller, alarm_fd;
@@ -47,6 +50,7 @@ static struct {
 } window;
 static struct histogram joining;      /* from the first packet to the answer to the join, of the last `open` */
 static uint64_t early, others, pings, closed; /* over the whole run */
+static uint64_t newest;                       /* the highest number seen: who comes later begins behind it */
 static int asking;                            /* what arrives are pongs, not messages */
 static uint64_t target, behind;               /* of `reach`: connections that have not seen message `target` */
 static uint64_t progress_ns;                  /* when something last moved */
@@ -106,7 +110,8 @@ static void send_frame(struct connection *c, unsigned opcode, const char *payloa
 static void start(struct connection *c)
 {
     uint32_t number = numbers++;
-    struct sequence sequence = {.next = 1, .holes = c->sequence.holes, .hole_capacity = c->sequence.hole_capacity};
+    struct sequence sequence = {
+        .next = newest + 1, .holes = c->sequence.holes, .hole_capacity = c->sequence.hole_capacity};
     *c = (struct connection){.state = CONNECTING, .number = number, .started_ns = now_ns(), .sequence = sequence};
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
@@ -168,6 +173,32 @@ static void completed(struct connection *c)
     send_frame(c, OP_CLOSE, "\x03\xe8", 2);
 }
 
+/* Says what this step of joining wants said. Without one left, the connection is in the room. */
+static void take_step(struct connection *c)
+{
+    const struct step *step = &dialect->steps[c->step];
+    if (step->say) {
+        static struct buffer text;
+        const char *mark = strstr(step->say, "%s");
+        text.length = 0;
+        if (mark)
+            buffer_print(&text, "%.*s%s%s", (int)(mark - step->say), step->say, room, mark + 2);
+        else
+            buffer_append(&text, step->say, strlen(step->say));
+        send_frame(c, OP_TEXT, text.data, text.length);
+    }
+    if (step->expect)
+        return;
+    if (shake.active) {
+        completed(c);
+    } else {
+        c->state = JOINED;
+        joined++;
+        histogram_add(&joining, progress_ns - c->started_ns);
+        count_slot(progress_ns, 1);
+    }
+}
+
 static void upgraded(struct connection *c, const char *head, size_t length)
 {
     const char *accept = http_header(head, length, "sec-websocket-accept");
@@ -180,10 +211,8 @@ static void upgraded(struct connection *c, const char *head, size_t length)
     } else if (shake.active && !shake.join) {
         completed(c);
     } else {
-        char text[256];
-        int n = snprintf(text, sizeof text, "{\"op\":\"join\",\"room\":\"%s\",\"id\":1}", room);
         c->state = JOINING;
-        send_frame(c, OP_TEXT, text, (size_t)n);
+        take_step(c);
     }
 }
 
@@ -218,17 +247,17 @@ static const char *find_message(const char *payload, size_t length)
 
 static void on_text(struct connection *c, const char *payload, size_t length, uint64_t arrival_ns)
 {
-    if (c->state == JOINING && memmem(payload, length, "\"op\":\"reply\"", 12)) {
-        if (!memmem(payload, length, "\"ok\":true", 9))
+    const struct step *step = &dialect->steps[c->step];
+    if (c->state == JOINING && contains(payload, length, step->expect)) {
+        if (step->granted && !contains(payload, length, step->granted))
             die("the join was refused: %.*s", (int)(length < 300 ? length : 300), payload);
-        if (shake.active) {
-            completed(c);
-        } else {
-            c->state = JOINED;
-            joined++;
-            histogram_add(&joining, arrival_ns - c->started_ns);
-            count_slot(arrival_ns, 1);
-        }
+        c->step++;
+        take_step(c);
+        return;
+    }
+    if (dialect->ping && length == strlen(dialect->ping) && !memcmp(payload, dialect->ping, length)) {
+        pings++;
+        send_frame(c, OP_TEXT, dialect->pong, strlen(dialect->pong));
         return;
     }
     size_t between = asking ? 1 : sizeof SENT_PREFIX - 1;
@@ -245,6 +274,7 @@ static void on_text(struct connection *c, const char *payload, size_t length, ui
     uint64_t sent_ns = digits(number + SEQ_DIGITS + between, SENT_DIGITS);
     uint64_t before = c->sequence.next;
     sequence_take(&c->sequence, seq);
+    newest = seq > newest ? seq : newest;
     behind -= target && before <= target && c->sequence.next > target;
     histogram_add(&window.latency, arrival_ns > sent_ns ? arrival_ns - sent_ns : 0);
     window.deliveries++;
@@ -252,11 +282,24 @@ static void on_text(struct connection *c, const char *payload, size_t length, ui
         window.first_sent_ns = sent_ns;
 }
 
+static void on_lines(struct connection *c, const char *payload, size_t length, uint64_t arrival_ns)
+{
+    const char *end = payload + length, *line_end;
+    for (; payload < end && c->state != FREE; payload = line_end + 1) {
+        line_end = memchr(payload, '\n', (size_t)(end - payload));
+        if (!line_end)
+            line_end = end;
+        on_text(c, payload, (size_t)(line_end - payload), arrival_ns);
+    }
+}
+
 static void on_frame(struct connection *c, struct frame *frame, uint64_t arrival_ns)
 {
     if (c->state == CLOSING)
         return;
-    if (frame->opcode == OP_TEXT) {
+    if (frame->opcode == OP_TEXT && dialect->lines) {
+        on_lines(c, frame->payload, frame->length, arrival_ns);
+    } else if (frame->opcode == OP_TEXT) {
         on_text(c, frame->payload, frame->length, arrival_ns);
     } else if (frame->opcode == OP_PING) {
         pings++;

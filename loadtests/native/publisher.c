@@ -6,7 +6,8 @@
  * the schedule wanted it to leave, so that a publisher that falls behind makes latencies longer, not prettier.
  *
  * With `--script -` messages are ready envelopes, PUBLISHed on the room's channel, linked by offset and tag exactly as
- * lua/append.lua would; with the SHA1 of that script they go through it, those due at once in one call, into the log. */
+ * lua/append.lua would; with the SHA1 of that script they go through it, those due at once in one call, into the log.
+ * With `--script bare` the data alone is PUBLISHed, for servers that are no nodes. */
 #define _GNU_SOURCE
 #include <sys/prctl.h>
 
@@ -18,6 +19,7 @@
 
 static int redis;
 static const char *channel, *meta, *log_key, *epoch, *script; /* script: NULL to PUBLISH */
+static int bare;
 static char tag[TAG_BYTES + 1] = "0"; /* of the entry before; "0" stands before the first */
 static uint64_t last;                 /* sequence number and offset of the last message: both count from 1 */
 static uint64_t answered;
@@ -36,6 +38,14 @@ static void publish_command(struct buffer *commands, uint64_t sent_ns)
 {
     static struct buffer payload;
     payload.length = 0;
+    if (bare) {
+        data_append(&payload, ++last, sent_ns);
+        resp_array(commands, 3);
+        resp_text(commands, "PUBLISH");
+        resp_text(commands, channel);
+        resp_string(commands, payload.data, payload.length);
+        return;
+    }
     payload_append(&payload, ++last, sent_ns);
     publish_entry(commands, channel, epoch, last, tag, payload.data, payload.length);
 }
@@ -137,7 +147,8 @@ int main(int argc, char **argv)
     log_key = argument(argc, argv, "log");
     epoch = argument(argc, argv, "epoch");
     script = argument(argc, argv, "script");
-    if (!strcmp(script, "-"))
+    bare = !strcmp(script, "bare");
+    if (bare || !strcmp(script, "-"))
         script = NULL;
     redis = redis_connect(number_argument(argc, argv, "redis-port"));
     prctl(PR_SET_TIMERSLACK, 1); /* sleep to the microsecond; the default adds up to 50 */

@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-WELCOME = b'{"op":"welcome","version":1}'
-JOINED = b'{"op":"reply","id":1,"ok":true,"room":"bench","messages":[]}'
-
 
 def text_frame(payload: bytes, *, opcode: int = 1, wide: bool = False) -> bytes:
     """An unmasked frame; ``wide`` writes its length in 64 bits although fewer would do."""
@@ -30,14 +27,23 @@ def message(number: int, pad: int = 40, sent_ns: int = 1) -> bytes:
     return b'{"op":"broadcast","type":"message","room":"bench","offset":%d,"tag":"t","data":%b}' % (number, data)
 
 
+WELCOME = text_frame(b'{"op":"welcome","version":1}')
+JOINED = text_frame(b'{"op":"reply","id":1,"ok":true,"room":"bench","messages":[]}')
+
+
 class ScriptedServer:
-    """Upgrades one client, reads its join, answers with ``answer``, sends ``chunks`` one by one, then reads on.
+    """Upgrades one client, greets it, answers each of its first frames in turn, sends ``chunks`` one by one, reads on.
 
     ``heard`` is the unmasked payload of every frame of the client; complete once the context is left.
     """
 
-    def __init__(self, chunks: Sequence[bytes], answer: bytes = text_frame(WELCOME) + text_frame(JOINED)) -> None:
-        self._chunks, self._answer = chunks, answer
+    def __init__(
+        self,
+        chunks: Sequence[bytes],
+        *answers: bytes,
+        greeting: bytes = b"",
+    ) -> None:
+        self._chunks, self._answers, self._greeting = chunks, answers, greeting
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(target=self._serve)
         self.port: int = self._listener.getsockname()[1]
@@ -64,13 +70,19 @@ class ScriptedServer:
             accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
             peer.sendall(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"sec-websocket-accept: " + accept + b"\r\n\r\n"
+                b"sec-websocket-accept: " + accept + b"\r\n\r\n" + self._greeting
             )
+            self._say_on(peer)
             while header := stream.read(2):
                 mask = stream.read(4)
                 payload = bytes(b ^ mask[i % 4] for i, b in enumerate(stream.read(header[1] & 0x7F)))
                 self.heard.append(payload)
-                if len(self.heard) == 1:
-                    peer.sendall(self._answer)
-                    for chunk in self._chunks:
-                        peer.sendall(chunk)
+                self._say_on(peer)
+
+    def _say_on(self, peer: socket.socket) -> None:
+        heard, wanted = len(self.heard), len(self._answers)
+        if 0 < heard <= wanted:
+            peer.sendall(self._answers[heard - 1])
+        if heard == wanted:
+            for chunk in self._chunks:
+                peer.sendall(chunk)
