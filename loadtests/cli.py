@@ -1,4 +1,4 @@
-"""The command line: ``python -m loadtests fanout|idle|handshake …``."""
+"""The command line: ``python -m loadtests fanout|idle|handshake|peers …``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from loadtests import (
     handshake,
     idle,
     masters,
+    peer_command,
     presence_storm,
     rolling,
     sizing,
@@ -72,6 +73,7 @@ alone(app, "rolling", rolling.Rolling, rolling.run)
 alone(app, "cluster", cluster.Cluster, cluster.run)
 alone(app, "masters", masters.Masters, masters.run)
 alone(app, "workers", workers.Workers, workers.run)
+app.command()(peer_command.peers)
 app.command()(sizing.model)
 
 

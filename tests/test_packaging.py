@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -115,7 +116,10 @@ def test_the_licence_goes_with_it(installed: Path) -> None:
     assert "License-Expression: Apache-2.0" in metadata
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock", "requirements-dev.lock"])
+LOCKS = ["requirements.lock", "requirements-build.lock", "requirements-dev.lock", "loadtests/peers/requirements.lock"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
 def test_the_lock_pins_everything_by_hash_and_names_no_host(name: str) -> None:
     text = (ROOT / name).read_text()
     assert "://" not in text and "--index" not in text and "--find-links" not in text
@@ -124,15 +128,26 @@ def test_the_lock_pins_everything_by_hash_and_names_no_host(name: str) -> None:
     assert len(requirements) > 5
 
 
+def test_the_lock_of_the_peers_from_npm_pins_everything_by_hash_and_names_no_registry() -> None:
+    packages = json.loads((ROOT / "loadtests" / "peers" / "package-lock.json").read_text())["packages"]
+    wanted = json.loads((ROOT / "loadtests" / "peers" / "package.json").read_text())["dependencies"]
+    assert packages.pop("")["dependencies"] == wanted
+    assert len(packages) > len(wanted)
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-") and "resolved" not in package, name
+
+
 def test_the_lock_satisfies_the_project() -> None:
     """Every dependency of pyproject.toml is in the lock, in a version its range allows."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = configuration["project"]
     for name, texts in (
         ("requirements.lock", project["dependencies"]),
         ("requirements-dev.lock", project["dependencies"] + project["optional-dependencies"]["dev"]),
+        ("loadtests/peers/requirements.lock", configuration["dependency-groups"]["peers"]),
     ):
         pinned = dict(re.findall(r"(?m)^([A-Za-z0-9._-]+)==([^\s;]+)", (ROOT / name).read_text()))
         for text in texts:

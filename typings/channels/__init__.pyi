@@ -1,0 +1,1 @@
+"""What loadtests/peers uses of Django Channels; it is installed only beside the peers."""

@@ -1,0 +1,3 @@
+"""What loadtests/peers uses of Django; it is installed only beside the peers."""
+
+def setup() -> None: ...

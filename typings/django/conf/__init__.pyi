@@ -1,0 +1,5 @@
+class LazySettings:
+    configured: bool
+    def configure(self, **options: object) -> None: ...
+
+settings: LazySettings
