@@ -132,7 +132,11 @@ class Feed:
             self._receipts.heard(room.name, author, "read", entry.offset)
         part = Prepared(events.message_frame(room.head, entry.offset, entry.tag, tail))
         if excluded:
-            mine = [c for c in self._sessions.members(excluded.decode()) if self._members.has(room.name, c)]
+            mine = [
+                connection
+                for connection in self._sessions.members(excluded.decode())
+                if connection.user == author and self._members.has(room.name, connection)
+            ]
             outbox.add(part, mine, Prepared(events.position(room.name, entry.offset, entry.tag)))
         else:
             outbox.add(part)
@@ -154,10 +158,11 @@ class Feed:
             but = [c for c in self._members.members(room.name) if c.id == sender.connection] if mine else ()
             outbox.add(_receipt(room.name, signal, is_mark), but)
 
-    def as_sent(self, room: Room, entry: Entry, session: str) -> orjson.Fragment:
-        """One message as this session gets it: whole, or only its position if the session asked not to get it back."""
+    def as_sent(self, room: Room, entry: Entry, connection: Connection) -> orjson.Fragment:
+        """One message as this connection gets it: whole, or only its position if its session, as the same user, asked
+        not to get it back."""
         excluded, tail = decode_message(entry.payload)
-        if excluded and excluded.decode() == session:
+        if excluded and excluded.decode() == connection.session and author_of(tail) == connection.user:
             return orjson.Fragment(events.position(room.name, entry.offset, entry.tag))
         return orjson.Fragment(events.message_frame(room.head, entry.offset, entry.tag, tail))
 

@@ -15,7 +15,7 @@ class Gate(Protocol):
     """Clients may use the op ``broadcast``."""
 
     def review(
-        self, connection: Connection, action: Action, room: str, request: protocol.Request
+        self, connection: Connection, actions: tuple[Action, ...], room: str, request: protocol.Request
     ) -> Coroutine[Any, Any, protocol.Request] | None:
         """Ask the application about a request; the coroutine gives the request as it is to be carried out or raises
         :class:`server.refusal.Refusal`. None if nobody has registered for this room."""

@@ -96,7 +96,7 @@ class Operations:
             request.room,
             encode_message(tail, "" if request.echo else connection.session),
             history=self._hub.rooms.history(request.room),
-            dedup=Dedup(connection.session, request.key) if request.key is not None else None,
+            dedup=Dedup(_sender(connection), request.key) if request.key is not None else None,
             author=connection.user,
         )
         if connection.acks is None:
@@ -213,6 +213,11 @@ class Operations:
     def _signal(self, channel: str, signal: Any) -> None:
         self._reachable()
         self._hub.broker.publish(channel, encode_signal(signal))
+
+
+def _sender(connection: Connection) -> str:
+    """Whose retry key it is. A session that somebody has got hold of is of no use to another user."""
+    return f"{connection.user or ''}:{connection.session}"
 
 
 def _flush_acks(connection: Connection, _: object) -> None:

@@ -31,13 +31,13 @@ logger = logging.getLogger("server.requests")
 
 BAD_REQUESTS, BAD_REQUESTS_WITHIN_S = 10, 10.0
 
-_ASKED: dict[type, Action] = {
-    protocol.Join: "join",
-    protocol.Message: "publish",
-    protocol.HistoryRequest: "history",
-    protocol.GetPresence: "presence",
+_ASKED: dict[type, tuple[Action, ...]] = {
+    protocol.Join: ("join",),
+    protocol.Message: ("publish",),
+    protocol.HistoryRequest: ("history",),
+    protocol.GetPresence: ("presence",),
 }
-"""What grants and authorizers are asked for, per kind of request."""
+"""What grants and authorizers are asked for, per kind of request; see also ``_asked``."""
 _READS = {protocol.HistoryRequest, protocol.GetPresence}
 TOO_FAST: Final = "too many requests: slow down, then send it again"
 
@@ -121,12 +121,13 @@ class Requests:
 
     def _perform(self, connection: Connection, request: protocol.Request) -> Waiting:
         """Carry out a request that grants and authorizers allow. Raises :class:`Refusal`."""
-        action, room = _ASKED.get(type(request)), getattr(request, "room", None)
-        if action is not None and room is not None:
-            if not connection.identity.grants.allows(room, action):
-                raise _forbidden(action)
+        actions, room = _asked(request), getattr(request, "room", None)
+        if actions and room is not None:
+            for action in actions:
+                if not connection.identity.grants.allows(room, action):
+                    raise _forbidden(action)
             gate = self._hub.gate
-            review = gate.review(connection, action, room, request) if gate is not None else None
+            review = gate.review(connection, actions, room, request) if gate is not None else None
             if review is not None:
                 return self._perform_reviewed(connection, review)
         return self._operations.perform(connection, request)
@@ -163,6 +164,17 @@ class Requests:
         recent.append(now)
         if len(recent) == BAD_REQUESTS and now - recent[0] <= BAD_REQUESTS_WITHIN_S:
             connection.close(closing.BAD_REQUESTS, f"{BAD_REQUESTS} bad requests: fix the program")
+
+
+def _asked(request: protocol.Request) -> tuple[Action, ...]:
+    """A join may ask for more than to be in the room. Resuming is joining: the messages were there for the member."""
+    actions = _ASKED.get(type(request), ())
+    if type(request) is protocol.Join:
+        if request.presence:
+            actions += ("presence",)
+        if request.history:
+            actions += ("history",)
+    return actions
 
 
 def _forbidden(action: Action) -> Refusal:

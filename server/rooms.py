@@ -212,7 +212,7 @@ class Rooms:
                 "offset": answer.position.offset,
                 "tag": answer.position.tag.decode(),
                 "recovered": answer.recovered,
-                "messages": [self._feed.as_sent(room, entry, connection.session) for entry in answer.entries],
+                "messages": [self._feed.as_sent(room, entry, connection) for entry in answer.entries],
             }
             marks = self._receipts.known(room.name)
             if marks is not None:
@@ -264,7 +264,7 @@ class Rooms:
             since = page.entries[-1].offset
         if request.id is not None:
             newest = _newest(entries, request.limit)
-            messages = [self._feed.as_sent(room, entry, connection.session) for entry in newest]
+            messages = [self._feed.as_sent(room, entry, connection) for entry in newest]
             fields: dict[str, object] = {"room": room.name, "epoch": room.top.epoch.decode(), "messages": messages}
             connection.send_event(events.reply_ok(request.id, fields))
 

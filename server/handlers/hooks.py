@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
@@ -43,25 +44,25 @@ class Hooks:
         return bool(of.authorizers or of.message_hooks or of.join_hooks or of.leave_hooks)
 
     def review(
-        self, connection: Connection, action: Action, room: str, request: protocol.Request
+        self, connection: Connection, actions: tuple[Action, ...], room: str, request: protocol.Request
     ) -> Coroutine[Any, Any, protocol.Request] | None:
         authorizers = _matching(self._registered.authorizers, room)
         hooks = _matching(self._registered.message_hooks, room) if isinstance(request, protocol.Message) else []
         if not authorizers and not hooks:
             return None
-        return self._review(connection, action, room, request, authorizers, hooks)
+        return self._review(connection, actions, room, request, authorizers, hooks)
 
     async def _review(
         self,
         connection: Connection,
-        action: Action,
+        actions: tuple[Action, ...],
         room: str,
         request: protocol.Request,
         authorizers: list[Callable[..., Any]],
         hooks: list[Callable[..., Any]],
     ) -> protocol.Request:
         conn = self._conn(connection)
-        for authorizer in authorizers:
+        for action, authorizer in itertools.product(actions, authorizers):
             if not await self._ask(conn, authorizer, conn, room, action):
                 text = REFUSED_JOIN if action == "join" else f"you may not use this room for: {action}"
                 raise Refusal("forbidden", text)

@@ -82,7 +82,7 @@ async def test_the_same_key_on_two_nodes_at_once_is_one_message() -> None:
     """C30: two connections of one session."""
     async with cluster(2, by_log=True) as world:
         one, other = [await world.peer(node) for node in world.nodes]
-        other.session = one.session
+        other.user, other.session = one.user, one.session
         await other.connect(world.nodes[1].ws_url)
         assert other.session == one.session
         for peer in (one, other):

@@ -79,6 +79,30 @@ async def test_every_action_is_asked_about_and_resuming_is_joining(lane: str) ->
         assert (await ann.ask("join", room="chat:a", resume=resume))["code"] == "forbidden", "again on resume"
 
 
+async def test_a_join_that_asks_for_more_is_asked_about_all_of_it(lane: str) -> None:
+    """Else who may join could see who is there, or what was said, though neither is allowed."""
+    hub = Hub()
+    asked: list[str] = []
+    allowed = {"join"}
+
+    @hub.room_authorizer("*")
+    async def may(conn: WebSocket, room: str, action: str) -> bool:
+        asked.append(action)
+        return action in allowed
+
+    async with running(hub, lane=lane, presence_broadcast="rooms") as node, node.member("ann") as ann:
+        for more, action in (({"presence": True}, "presence"), ({"history": 5}, "history")):
+            asked.clear()
+            reply = await ann.ask("join", room="r", **more)
+            assert (reply["ok"], reply["code"]) == (False, "forbidden") and action in reply["message"]
+            assert asked == ["join", action]
+            assert (await ann.ask("typing", room="r", typing=True))["code"] == "not_joined"
+        assert (await ann.ask("join", room="r", history=0))["ok"]
+        allowed |= {"presence", "history"}
+        reply = await ann.ask("join", room="r", presence=True, history=5)
+        assert reply["ok"] and "members" in reply
+
+
 async def test_all_authorizers_that_match_must_agree_and_failing_is_a_no(
     lane: str, caplog: pytest.LogCaptureFixture
 ) -> None:

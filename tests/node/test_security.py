@@ -89,6 +89,35 @@ async def test_a_forbidden_room_says_the_same_whether_it_exists_and_with_a_posit
             assert len(set(told)) == 1 and told[0][:2] == (False, "forbidden")
 
 
+async def test_another_user_s_session_hides_nothing_from_that_user_and_swallows_nothing(lane: str) -> None:
+    """A session is no credential: who has got hold of a key must not be able to use it against its user."""
+    session = "&session=" + "s" * 22
+    async with node_here(lane, presence_broadcast="none") as node, node.client("alice", "r", query=session) as alice:
+        async with node.client("mallory", "r", query=session) as mallory:
+            await mallory.ok("message", room="r", data="hidden", echo=False)
+            assert (await alice.event())["data"] == "hidden"
+            assert (await mallory.event())["type"] == "position"
+            await mallory.ok("message", room="r", data="first", key="k")
+            assert (await alice.event())["data"] == (await mallory.event())["data"] == "first"
+            ack = await alice.ok("message", room="r", data="second", key="k")
+            assert (await alice.event())["data"] == (await mallory.event())["data"] == "second"
+            assert (await alice.ok("message", room="r", data="second", key="k"))["offset"] == ack["offset"]
+        reply = await alice.ok("join", room="r", history=5)
+        assert [each.get("data") for each in reply["messages"]] == ["hidden", "first", "second"]
+
+
+async def test_a_token_s_grants_count_for_what_a_join_brings(lane: str) -> None:
+    rooms = {"r": ["join"], "open": ["join", "presence"]}
+    token = jwt.encode({"sub": "bob", "exp": time.time() + 60, "rooms": rooms}, SECRET, "HS256")
+    async with running(Hub(), lane=lane, secret=SECRET, presence_broadcast="rooms") as node:
+        async with node.client("/ws", token=token) as bob:
+            assert (await bob.frame())["op"] == "welcome"
+            assert (await bob.ask("join", room="r", presence=True))["code"] == "forbidden"
+            reply = await bob.ask("join", room="r", history=5)
+            assert reply["ok"] and "members" not in reply, "who may join may read the history, too"
+            assert "members" in await bob.ask("join", room="open", presence=True)
+
+
 async def test_http_answers_carry_the_headers_of_their_kind(lane: str) -> None:
     """No page elsewhere may read them, but for the client itself; no browser may guess at what they are."""
     expected = {
