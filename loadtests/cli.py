@@ -15,6 +15,7 @@ from loadtests import (
     crossing,
     fanout,
     growth,
+    guard,
     handshake,
     idle,
     masters,
@@ -98,4 +99,23 @@ def bench(
     elif json is not None:
         json.write_text(dumps([report_of(result) for result in results], indent=2, ensure_ascii=False) + "\n")
     if any(result.faults() for result in results):
+        raise typer.Exit(1)
+
+
+@app.command(name="guard")
+def guard_command(
+    record: Annotated[bool, typer.Option("--record", help="Write what was measured as the budget.")] = False,
+    valgrind: Annotated[bool, typer.Option(help="Count instructions; else measure CPU time.")] = True,
+    node: Node = NODE_COMMAND,
+) -> None:
+    """Count the instructions that a node spends on its hot paths and compare them with the budget in budget.json.
+
+    Exit code 1: one of them costs over 15 % more than its budget. Without valgrind CPU time is measured and shown, and
+    never makes it fail.
+    """
+    try:
+        within = guard.run(Console(), node=node, record=record, valgrind=valgrind)
+    except SetupError as error:
+        raise not_measured(error) from None
+    if not within:
         raise typer.Exit(1)
