@@ -264,8 +264,8 @@ export class Machine {
       else if (LATER.includes(frame.code)) this.rejoin(room, ++room.tries);
       else {
         this.rooms.delete(room.name);
-        this.abandon(room.name, error);
         this.emit(room.name, 'error', frame);
+        this.abandon(room.name, error);
       }
     } else if (error && LATER.includes(frame.code) && AGAIN.includes(request.op)) {
       request.sent = false;
@@ -322,8 +322,8 @@ export class Machine {
     } else if (type === 'left' && room) {
       if (room.state !== 'live') return this.rejoin(room, 0); // asked for at the same time: the later join counts
       this.rooms.delete(room.name);
-      this.abandon(room.name, new RoomcastError(type, 'taken out by the application'));
       this.emit(room.name, type, frame);
+      this.abandon(room.name, new RoomcastError(type, 'taken out by the application'));
     } else {
       if (type === 'presence_list') {
         for (const request of this.requests.values()) {
@@ -435,7 +435,7 @@ export class Machine {
     return new RoomcastError('timeout', 'no answer: it may have arrived');
   }
 
-  /** Nothing more can be asked in this room. @param {string} name @param {Error} error */
+  /** Nothing more can be asked in this room, nor will be heard. @param {string} name @param {Error} error */
   abandon(name, error) {
     this.settle({ id: name }, error);
     for (const request of this.queue) {
@@ -521,8 +521,9 @@ export class Room extends Emitter {
     }
   }
 
+  /** Nothing more is heard of it; `join` makes a new one. */
   leave() {
-    this.#client.step('leave', this.name);
+    this.#client.leave(this);
   }
 }
 
@@ -576,6 +577,11 @@ export class Client extends Emitter {
     this.#rooms.set(name, room);
     this.step('join', name, options);
     return room;
+  }
+
+  /** @internal @param {Room} room */
+  leave(room) {
+    if (this.#rooms.get(room.name) === room) this.step('leave', room.name); // else left before, and joined anew
   }
 
   get status() {
@@ -649,6 +655,7 @@ export class Client extends Emitter {
       const asked = this.#asked.get(about);
       this.#asked.delete(about);
       type ? asked?.reject(type) : asked?.resolve(detail);
+      if (!this.#machine.rooms.has(about)) this.#rooms.delete(about); // of a room: the last that is heard of it
     } else if (what === 'connect') this.#connect();
     else if (what === 'drop') this.#drop();
     else if (what === 'token') this.#token().then((token) => this.step('renew', token), () => {}); // else the close says so

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import test from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { roomcast, RoomcastError, socketUrl } from '../../../server/static/roomcast.js';
 import { joined, live, require, welcome } from './support.mjs';
 
@@ -118,6 +120,37 @@ scripted('a room is joined, hears, speaks and is left', async (server, connect) 
   room.leave();
   assert.deepEqual(await connection.frame(), { op: 'leave', room: 'r' });
   await assert.rejects(room.send('x'), { code: 'left' });
+});
+
+scripted('a room that was left is forgotten, and has no say about the one that was joined after it', async (server, connect) => {
+  const rc = connect();
+  const connection = await server.welcomed();
+  const join = async () => {
+    const room = rc.join('r');
+    connection.send(joined((await connection.frame()).id, 'r'));
+    await room.ready;
+    return room;
+  };
+  const used = async () => { // what this function still holds is let go of when it returns
+    const left = await join();
+    left.leave();
+    assert.equal((await connection.frame()).op, 'leave');
+    const room = await join();
+    assert.notEqual(room, left);
+    left.leave();
+    room.typing();
+    assert.equal((await connection.frame()).op, 'typing', 'it is still joined');
+    room.leave();
+    return new WeakRef(room);
+  };
+  const last = await used();
+  rc.join('another'); // the error of the last step has a stack with the room in it
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc');
+  while (last.deref()) {
+    await new Promise((resolve) => setImmediate(resolve)); // no sooner than the turn in which it was looked at is over
+    collect();
+  }
 });
 
 scripted('the session comes back, and the token travels as a subprotocol, asked anew each time', async (server, connect) => {
