@@ -340,7 +340,7 @@ export class Machine {
   /** The rule that makes a log whole: the next message or none. @param {any} room @param {any} frame */
   apply(room, frame) {
     const { type, offset, tag } = frame;
-    if (offset !== room.position.offset + 1) return false;
+    if (offset !== room.position.offset + 1 || offset === room.position.offset) return false; // 2^53 + 1 is 2^53
     room.position = { epoch: room.position.epoch, offset, tag };
     if (type === 'message') this.emit(room.name, type, frame);
     return true;

@@ -275,6 +275,14 @@ test('close codes that ask for another program or forbid it end the client', () 
   }
 });
 
+test('an offset beyond what a number can count is told once', () => {
+  const bench = new Bench();
+  bench.do('tick');
+  bench.do('received', welcome);
+  const top = 2 ** 53; // the protocol ends one before
+  assert.deepEqual(offsets(bench.join('r', {}, { offset: top, messages: [live('r', top), live('r', top)] })), [top]);
+});
+
 test('refused credentials: a new token is tried, three times at most; without one there is no point', () => {
   const bench = new Bench();
   bench.do('tick');
