@@ -73,7 +73,9 @@ def told(reports: Reports, loads: Sequence[Load], limits: Limits) -> str:
 
 
 def _reading(load: Load, needed: Sizing) -> str:
-    rooms = " and ".join(f"{r.count:,} rooms of {r.members:,} with {r.rate:g} messages/s each" for r in load.rooms)
+    rooms = " and ".join(
+        f"{each.count:,} room{'s' * (each.count > 1)} of {each.members:,} with {each.rate:g}/s" for each in load.rooms
+    )
     rows = [
         ("messages/s, deliveries/s", f"{load.messages:,.0f}, {load.deliveries:,.0f}"),
         ("nodes of one core", f"{needed.nodes:,} at {needed.node_share:.0%}"),
@@ -86,8 +88,8 @@ def _reading(load: Load, needed: Sizing) -> str:
         ("all back after all were cut", f"{needed.back_s:.1f} s"),
         *((f"room for growth: {wall}", f"{times:,.1f} ×") for wall, times in needed.walls.items()),
     ]
-    verdict = f"breaks first: {needed.breaks_first}"
-    return f"{load.connections:,} connections, {rooms}; {verdict}.\n\n" + table(("what", "how much"), rows)
+    head = f"{load.connections:,} connections, messages in {rooms}.\nBreaks first: {needed.breaks_first}."
+    return f"{head}\n\n" + table(("what", "how much"), rows)
 
 
 def _bytes(value: float) -> str:
@@ -95,7 +97,8 @@ def _bytes(value: float) -> str:
 
 
 def _bits(value: float) -> str:
-    return f"{value / 1e9:,.1f} Gbit/s" if value >= 1e9 else f"{value / 1e6:,.0f} Mbit/s"
+    unit, name = next((each for each in ((1e9, "Gbit/s"), (1e6, "Mbit/s")) if value >= each[0]), (1e3, "kbit/s"))
+    return f"{value / unit:,.1f} {name}"
 
 
 def model(

@@ -144,7 +144,7 @@ def test_the_command_tells_constants_errors_and_a_reading(tmp_path: Path) -> Non
     assert "| 4 nodes | node CPU µs per delivery | 4.14 | 4.14 | +0% |" in done.stdout
     # 200,000 deliveries/s of the chat and 1,000,000 of the stadium, of which one of each 0.6 core is 150,000
     assert "1,000,000 connections" in done.stdout and "| messages/s, deliveries/s | 40,001, 1,200,000 |" in done.stdout
-    assert "breaks first: " in done.stdout
+    assert "Breaks first: " in done.stdout
     bad = tmp_path / "bad.json"
     bad.write_text("[]")
     refused = command(str(bad))
@@ -171,4 +171,4 @@ def test_reports_of_real_runs_have_all_it_needs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     done = command(*(str(tmp_path / f"{name}.json") for name in sizes), "--rooms", "20x5@1", "--connections", "100")
     assert done.returncode == 0, done.stderr
-    assert "breaks first" in done.stdout
+    assert "Breaks first" in done.stdout
