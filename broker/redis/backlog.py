@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, NamedTuple
+from typing import Any
 
-
-class Shape(NamedTuple):
-    """How many keys and arguments a message of one kind gives to the script."""
-
-    keys: int
-    arguments: int
+from broker.redis.append_calls import Piece
 
 
 class Message:
-    """One append, advance or publish on its way, its ``keys`` and ``arguments`` as they are written to Redis.
-    ``given_s``: when it was called (monotonic; uvloop's own clock ticks in ms)."""
+    """One append, advance or publish on its way. ``given_s``: when it was called (monotonic; uvloop's own clock ticks
+    in ms)."""
 
-    __slots__ = ("arguments", "future", "given_s", "keys", "shape", "size")
+    __slots__ = ("future", "given_s", "piece", "size")
 
     def __init__(
         self,
         future: asyncio.Future[Any],
-        shape: Shape,
-        keys: bytes,
-        arguments: bytes,
+        piece: Piece,
         size: int,
         given_s: float,
     ) -> None:
         self.future = future
-        self.shape = shape
-        self.keys = keys
-        self.arguments = arguments
+        self.piece = piece
         self.size = size
         self.given_s = given_s
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from broker.base import MAX_OFFSET, Dedup, Entry, History, Mark, Page, Position, Sink, Status
 from broker.options import BrokerOptions
+from broker.redis.append_calls import META_TTL_S
 from broker.redis.backlog import Backlog
 from broker.redis.connection import Argument
 from broker.redis.health import Health
@@ -18,7 +19,6 @@ from broker.redis.keys import CLUSTER_SHARDS, Keys
 from broker.redis.master import Master
 from broker.redis.place import Fixed, Place
 from broker.redis.presence import presence_scripts
-from broker.redis.publisher import META_TTL_S
 from broker.redis.scripts import load_script
 from broker.redis.sentinel import Sentinels
 from broker.redis.shard import Shard

@@ -10,46 +10,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from os import urandom
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from broker.base import BrokerError, Dedup, History, OutcomeUnknown, Position, Status, Unavailable
-from broker.envelope import encode_signal
 from broker.options import BrokerOptions
-from broker.redis.backlog import Backlog, Message, Shape
+from broker.redis.append_calls import AppendCalls, Piece
+from broker.redis.backlog import Backlog, Message
 from broker.redis.connection import Connection, Reply
 from broker.redis.errors import DEMOTED, MOVED, ConnectionLost, broker_error, first_word
 from broker.redis.keys import Keys
-from broker.redis.resp import array, bulk
 from broker.redis.scripts import load_script
 from broker.stats import BrokerStats
 
 MAX_BATCH = 256
 MAX_BATCH_BYTES = 1024 * 1024
-META_TTL_S = 30 * 24 * 3600.0
-MAX_READY = 10_000
-"""Rooms of which what is always the same is kept ready."""
 LOADS = 3
 """So often in a row Redis may forget the script of one call (another client's SCRIPT FLUSH can come between the load
 and the call) before the call is refused."""
 AGAIN_S = 0.02
 """Between two tries while the keys are on their way to another master."""
-
-
-# As broker/redis/lua/append.lua has them.
-PUBLISH, ADVANCE, APPEND, APPEND_ONCE = Shape(0, 3), Shape(2, 6), Shape(3, 10), Shape(4, 10)
-_HEAD_ARGUMENTS = 3
-_NOBODY, _NO_DEDUP = bulk(""), bulk(0)
-
-
-class _Ready(NamedTuple):
-    """What every append to a room has in common, written."""
-
-    history: History
-    keys: bytes
-    start: bytes
-    limits: bytes
 
 
 class Publisher:
@@ -68,18 +48,13 @@ class Publisher:
         on_demoted: Callable[[str], None],
         on_moved: Callable[[str], None],
     ) -> None:
-        self._keys = keys
-        self._guard = keys.guard(shard)
-        self._guard_keys = bulk(*self._guard)
         self._backlog = backlog
         self._options = options
         self._stats = stats
         self._on_demoted = on_demoted
         self._on_moved = on_moved
         self._script = load_script("append", sharded=keys.shards > 1)
-        self._evalsha = bulk("EVALSHA", self._script.sha)
-        self._mark_limits = bulk(_ms(options.marks_ttl_s), options.max_marks_per_room)
-        self._dedup_ttl = bulk(_ms(options.dedup_ttl_s))
+        self._calls = AppendCalls(keys, shard, self._script, options)
         self._max_messages, self._max_bytes = options.max_waiting_publishes, options.max_waiting_bytes
         self._connection: Connection | None = None
         self._reason = "not started"
@@ -90,57 +65,22 @@ class Publisher:
         self._expiry: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._sent_s = 0.0
-        self._random = _random_names()
-        self._ready: dict[str, _Ready] = {}
 
     # For the broker
 
     def append(
         self, room: str, payload: bytes, history: History, dedup: Dedup | None, author: str | None
     ) -> asyncio.Future[Position]:
-        ready = self._ready.get(room)
-        if ready is None or ready.history is not history:
-            ready = self._prepare(room, history)
-        keys, shape, dedup_ttl = ready.keys, APPEND, _NO_DEDUP
-        if dedup is not None:
-            keys += bulk(self._keys.dedup(room, dedup.sender, dedup.key))
-            shape, dedup_ttl = APPEND_ONCE, self._dedup_ttl
-        arguments = b"%b$%d\r\n%b\r\n%b%b%b%b" % (
-            ready.start,
-            len(payload),
-            payload,
-            bulk(next(self._random)),
-            bulk(author) if author is not None else _NOBODY,
-            ready.limits,
-            dedup_ttl,
-        )
-        return self._enqueue(shape, keys, arguments, len(payload))
-
-    def _prepare(self, room: str, history: History) -> _Ready:
-        names = self._keys
-        if len(self._ready) >= MAX_READY:
-            self._ready.clear()
-        meta_ttl_ms = _ms(max(META_TTL_S, 2 * history.ttl_s))
-        ready = self._ready[room] = _Ready(
-            history,
-            bulk(names.meta(room), names.log(room), names.marks(room)),
-            bulk("a", names.channel(f"room:{room}")),
-            bulk(history.max_entries, history.max_bytes, _ms(history.ttl_s), meta_ttl_ms),
-        )
-        return ready
+        return self._enqueue(self._calls.append(room, payload, history, dedup, author), len(payload))
 
     def publish(self, channel: str, payload: bytes) -> asyncio.Future[None]:
-        arguments = bulk("p", self._keys.channel(channel), encode_signal(payload))
-        return self._enqueue(PUBLISH, b"", arguments, len(payload))
+        return self._enqueue(self._calls.publish(channel, payload), len(payload))
 
     def advance(self, room: str, user: str, status: Status, offset: int, payload: bytes) -> asyncio.Future[bool]:
         """``payload`` b"" tells nobody."""
-        channel = self._keys.channel(f"room:{room}")
-        envelope = encode_signal(payload) if payload else b""
-        keys = bulk(self._keys.meta(room), self._keys.marks(room))
-        return self._enqueue(ADVANCE, keys, bulk("m", channel, envelope, user, status, offset), len(payload))
+        return self._enqueue(self._calls.advance(room, user, status, offset, payload), len(payload))
 
-    def _enqueue(self, shape: Shape, keys: bytes, arguments: bytes, size: int) -> asyncio.Future[Any]:
+    def _enqueue(self, piece: Piece, size: int) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if self._closed:
@@ -151,7 +91,7 @@ class Publisher:
             self._refuse(future, f"{backlog.messages} publishes wait for Redis already: slow down, retry later")
             return future
         self._stats.publishes += 1
-        self._line.append(Message(future, shape, keys, arguments, size, time.monotonic()))
+        self._line.append(Message(future, piece, size, time.monotonic()))
         backlog.messages += 1
         backlog.size += size
         if not self._flush_scheduled and not self._in_flight:
@@ -211,28 +151,8 @@ class Publisher:
         self._stats.publish_batches += 1
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(self._options.publish_timeout_s, self._look_at_clock)
-        command = self._call(batch)
+        command = self._calls.call([message.piece for message in batch])
         connection.send_packed(command, lambda reply: self._answered(connection, reply, command))
-
-    def _call(self, batch: Sequence[Message]) -> bytes:
-        """The script call that carries them, as it is written to Redis."""
-        key_count = len(self._guard)
-        argument_count = _HEAD_ARGUMENTS
-        for message in batch:
-            key_count += message.shape.keys
-            argument_count += message.shape.arguments
-        return b"".join(
-            (
-                array(3 + key_count + argument_count),
-                self._evalsha,
-                bulk(key_count),
-                *[message.keys for message in batch],
-                self._guard_keys,
-                bulk(next(self._random)),
-                self._mark_limits,
-                *[message.arguments for message in batch],
-            )
-        )
 
     def _answered(self, connection: Connection, reply: Reply, command: bytes, tries: int = LOADS) -> None:
         if isinstance(reply, Exception) and first_word(reply) == "NOSCRIPT" and tries and not connection.closed:
@@ -331,15 +251,3 @@ def _result(answer: Reply) -> Position | bool | None:
     if isinstance(answer, list):
         return Position(*answer)
     return bool(answer == 1) if answer else None
-
-
-def _random_names() -> Iterator[bytes]:
-    """Tags and epochs: 64 random bits in hex. Asking the kernel for each costs more than all else of an append."""
-    while True:
-        block = urandom(1024).hex().encode()
-        for start in range(0, len(block), 16):
-            yield block[start : start + 16]
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
