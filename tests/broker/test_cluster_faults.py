@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.redis
 
 HISTORY = History(max_entries=5000)
-HEARTBEAT_S = 0.4
+HEARTBEAT_S = 1.0
 ROOM = "r"
 
 
