@@ -16,8 +16,8 @@ from loadtests.command import alone
 from loadtests.errors import SetupError
 from loadtests.result import Column, Result, Sample
 
-NO_SCENARIO = {"bench", "model", "peers"}
-"""Commands that sum up others."""
+NO_SCENARIO = {"bench", "guard", "model", "peers"}
+"""Commands that sum up others, or compare with a recorded figure."""
 
 
 @dataclass(frozen=True)

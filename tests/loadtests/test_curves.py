@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.curves import distribution, merged, per_second, quantile
@@ -11,6 +11,7 @@ from loadtests.curves import distribution, merged, per_second, quantile
 values = st.lists(st.floats(1e-3, 1e9), max_size=50)
 
 
+@settings(deadline=None)
 @given(values, values)
 def test_a_distribution_counts_every_value_just_below_its_edge(one: list[float], other: list[float]) -> None:
     found = merged([distribution(one), distribution(other)])

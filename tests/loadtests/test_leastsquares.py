@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.leastsquares import fit
@@ -12,12 +12,14 @@ ROWS = [(1.0, 0.1, 0.0), (1.0, 0.01, 0.0), (0.2, 0.001, 0.8), (0.5, 0.1, 0.5), (
 costs = st.one_of(st.just(0.0), st.floats(0.1, 100))
 
 
+@settings(deadline=None)
 @given(st.tuples(st.floats(0.1, 100), costs, costs))
 def test_planted_costs_are_found(planted: tuple[float, float, float]) -> None:
     values = [sum(a * x for a, x in zip(row, planted, strict=True)) for row in ROWS]
     assert fit(ROWS, values) == pytest.approx(planted, rel=1e-3, abs=1e-3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 100), min_size=5, max_size=5))
 def test_nothing_costs_less_than_nothing_and_no_single_cost_fits_better(values: list[float]) -> None:
     found = fit(ROWS, values)

@@ -6,7 +6,7 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.model import (
@@ -72,6 +72,7 @@ def test_one_room_on_one_node_by_hand() -> None:
     assert node_cores(CONSTANTS, load, 1, messages_per_write=2.0) == pytest.approx(half / 1e6)
 
 
+@settings(deadline=None)
 @given(loads)
 def test_what_is_needed_is_enough_and_one_node_less_is_not(load: Load) -> None:
     needed = size(CONSTANTS, load, LIMITS)
@@ -84,6 +85,7 @@ def test_what_is_needed_is_enough_and_one_node_less_is_not(load: Load) -> None:
     assert needed.masters == 64 or needed.master_share <= LIMITS.fill * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(loads, st.integers(1, 200))
 def test_more_nodes_cost_more_in_all_and_less_each(load: Load, nodes: int) -> None:
     one, more = (node_cores(CONSTANTS, load, count) for count in (nodes, nodes + 1))
@@ -92,6 +94,7 @@ def test_more_nodes_cost_more_in_all_and_less_each(load: Load, nodes: int) -> No
     assert redis_cores(CONSTANTS, load, nodes + 1) >= redis_cores(CONSTANTS, load, nodes) * (1 - 1e-9)
 
 
+@settings(deadline=None)
 @given(loads, st.sampled_from([field.name for field in dataclasses.fields(Constants)]))
 def test_whatever_costs_more_needs_no_less(load: Load, name: str) -> None:
     dearer = dataclasses.replace(CONSTANTS, **{name: getattr(CONSTANTS, name) * 1.5})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtests.plot import BAR, HEIGHT, WIDTH, Bars, Chart, Series, bars_svg, duration, log_ticks, number, svg, ticks
@@ -33,6 +33,7 @@ def test_ticks_are_round_and_cover_the_values(low: float, high: float, expected:
     assert ticks(low, high) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(finite, finite)
 def test_ticks_always_cover_and_are_few(one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -69,6 +70,7 @@ def test_ticks_of_a_logarithmic_axis(low: float, high: float, expected: list[flo
     assert log_ticks(low, high) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(st.floats(1e-3, 1e9), st.floats(1e-3, 1e9))
 def test_logarithmic_ticks_always_cover(one: float, other: float) -> None:
     low, high = sorted((one, other))
@@ -76,6 +78,7 @@ def test_logarithmic_ticks_always_cover(one: float, other: float) -> None:
     assert found[0] <= low * (1 + 1e-6) and found[-1] >= high * (1 - 1e-6) and len(found) >= 2
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.floats(1e-3, 1e9), finite), min_size=1, max_size=20),
     st.booleans(),
