@@ -92,7 +92,9 @@ def join_and_leave(node: NodeServer, count: int, folder: Path) -> None:
         "--path",
         "/ws?user=n{n}",
     ]
-    with Native("client", [*command, "--room", "bench", "--sources", "4"], folder=folder, core=None) as client:
+    with Native(
+        "client", [*command, "--dialect", "roomcast", "--room", "bench", "--sources", "4"], folder=folder, core=None
+    ) as client:
         done = 0.0
         while done < count:
             shaken = client.ask("shake 1 64 join", timeout_s=60)
