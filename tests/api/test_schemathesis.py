@@ -43,7 +43,6 @@ def cases(printed: str) -> int:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(90)
 def test_every_operation_answers_what_the_document_says_whatever_it_is_asked(tmp_path: Path) -> None:
     with NodeServer(api_keys=KEYS, **UNLIMITED) as node:
         printed = schemathesis(node, tmp_path, "--phases", "examples,coverage,fuzzing", "--max-examples", "10")

@@ -699,7 +699,6 @@ async def test_a_reconnecting_node_backs_off_and_begins_anew_after_a_confirmed_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_a_frozen_redis_is_noticed_within_five_seconds_by_default(server: RedisServer) -> None:
     async with running(RedisBroker(server.tcp_url, node_id="a")) as a:
         await a.broker.subscribe("room:r")

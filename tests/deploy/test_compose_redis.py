@@ -70,7 +70,6 @@ def test_the_servers_of_a_cluster_have_addresses_that_stay(tmp_path: Path) -> No
 
 
 @pytest.mark.redis
-@pytest.mark.timeout(90)
 def test_the_script_forms_a_cluster_once() -> None:
     environment = os.environ | {"REDIS_OPERATOR_PASSWORD": "ghi"}
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.system, pytest.mark.redis, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.system, pytest.mark.redis]
 
 ROOM = "lobby"
 CLIENTS = 6

@@ -32,7 +32,6 @@ BUDGET_BYTES = 12 * KIB
 
 @pytest.mark.redis
 @pytest.mark.nginx
-@pytest.mark.timeout(90)
 async def test_a_node_that_is_killed_for_its_memory_is_a_node_that_died() -> None:
     """A11: until then it takes what is declared; then all resume on the other node, and nobody sees anybody go. The
     kernel's part (SIGKILL at a limit) is played by the test, which needs no cgroup of its own for that."""
@@ -109,7 +108,6 @@ async def starving(node: NodeServer, share: float, every_s: float = 0.2) -> Asyn
 
 
 @pytest.mark.redis
-@pytest.mark.timeout(90)
 async def test_a_node_with_hardly_any_cpu_keeps_its_lease_or_comes_back() -> None:
     """A14: at a twentieth of a core. Afterwards presence is exact, everything has arrived, and memory has not grown."""
     with servers(2) as two:

@@ -183,7 +183,6 @@ async def test_a_busy_redis_is_a_reason_and_heals_after_script_kill() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_with_the_times_of_production_a_frozen_redis_is_told_within_five_seconds() -> None:
     """B6 unscaled: frozen for 20 s."""
     async with cluster(2, settings=PRODUCTION) as world, watched(world, "r"), Traffic(world, "r").running() as traffic:
@@ -198,7 +197,6 @@ async def test_with_the_times_of_production_a_frozen_redis_is_told_within_five_s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_with_the_times_of_production_an_empty_redis_resets_everybody() -> None:
     """B2 unscaled."""
     async with (

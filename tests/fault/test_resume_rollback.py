@@ -108,7 +108,6 @@ async def rollbacks(crashes: int, seed: int) -> None:
     assert counts["silent holes of (epoch, offset)"] > counts["histories"] / 4, "too tame to mean anything"
 
 
-@pytest.mark.timeout(60)
 async def test_twenty_rolled_back_logs_are_all_told() -> None:
     await rollbacks(20 // ROOMS_PER_CRASH, seed=3)
 

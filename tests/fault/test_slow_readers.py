@@ -22,7 +22,7 @@ from tests.support.served import Flooder
 from tests.support.waiting import eventually
 from tests.support.wires import TEXT, client_frame
 
-pytestmark = [pytest.mark.redis, pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.system]
 
 STALLED = 30
 """Each in a room of its own, so that no two wait for the same bytes. Half of the rooms go on, half do not."""

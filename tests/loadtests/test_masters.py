@@ -12,7 +12,6 @@ from loadtests.masters import Masters, run
 @pytest.mark.slow
 @pytest.mark.redis
 @pytest.mark.system
-@pytest.mark.timeout(90)
 def test_nothing_is_lost_and_everything_is_spread(capsys: pytest.CaptureFixture[str]) -> None:
     result = run(Masters(masters="1,3", rooms=60, rate=300, duration_s=2.0), Console())
     assert result.faults() == []

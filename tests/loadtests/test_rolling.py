@@ -17,7 +17,6 @@ CHECKOUT = Path(__file__).parents[2]
 @pytest.mark.redis
 @pytest.mark.nginx
 @pytest.mark.system
-@pytest.mark.timeout(90)
 def test_two_nodes_are_restarted_and_nothing_is_missed(tmp_path: Path) -> None:
     report = tmp_path / "rolling.json"
     arguments = ["rolling", "--connections", "40", "--nodes", "2", "--drain", "0.5", "--json", str(report)]

@@ -19,7 +19,7 @@ from broker.redis.keys import Keys
 from loadtests.stage import CHANNEL, EPOCH, LOG, META, ONLINE, ROOM, Stage, Through
 from server.payload import decode_message
 
-pytestmark = [pytest.mark.redis, pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.redis, pytest.mark.system]
 STANDIN = Path(__file__).with_name("standin_node.py")
 CHECKOUT = Path(__file__).parents[2]
 

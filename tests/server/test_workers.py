@@ -25,7 +25,6 @@ from tests.support.prometheus import Prometheus
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually, eventually_sync
 
-pytestmark = pytest.mark.timeout(90)
 """Many processes start here one after the other, on a machine that may have much else to do."""
 
 

@@ -27,7 +27,7 @@ from tests.support.nginx import NginxServer
 from tests.support.node import ROOT, NodeServer
 from tests.support.redis_server import RedisServer, free_port
 
-pytestmark = [pytest.mark.nginx, pytest.mark.system, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.nginx, pytest.mark.system]
 
 SECRET = "s" * 32
 OURS = Settings.model_validate({"secret": SECRET})

@@ -17,7 +17,7 @@ from tests.clients.js import npm
 from tests.support.figures import note
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.redis, pytest.mark.nginx, pytest.mark.system, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.redis, pytest.mark.nginx, pytest.mark.system]
 
 
 @pytest.fixture(scope="module")
