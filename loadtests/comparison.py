@@ -1,8 +1,7 @@
 """Scenario ``peers``: servers that others made, a node and the C loop, all asked the same two questions.
 
 How many deliveries a second can one core do, with few members: the offered rate is raised until less than 98 % of it is
-delivered or the core is full (:mod:`loadtests.search`). And what CPU does a delivery cost with many members at a rate
-that leaves the core time.
+delivered (:mod:`loadtests.search`). And what CPU does a delivery cost with many members at a rate that leaves the core time.
 """
 
 from __future__ import annotations
@@ -148,14 +147,14 @@ def _search(scenario: Peers, stage: Stage, subject: _Subject, tell: Tell) -> Non
                 last = _offer(fresh, search.rate, SEARCH_SHARE * scenario.duration_s)
                 if last.kept_up and last.clean:
                     subject.peak = last
-                    search.kept_up(full=last.full)
+                    search.kept_up()
                 else:
                     search.fell_behind()
                     fell_behind = True
                     subject.limited = not last.full and last.figures.get("load_core_busy", 0.0) >= LOAD_FULL
     if subject.peak is None:
         subject.peak = last
-    elif search.too_much is None and not subject.peak.full:
+    elif search.too_much is None:
         subject.limited = True
 
 

@@ -23,11 +23,12 @@ class Search:
         self.rate: float | None = min(first, highest)
         self._highest = highest
 
-    def kept_up(self, *, full: bool) -> None:
-        """The tried rate was no trouble. ``full``: no more can be had, the core has nothing left."""
+    def kept_up(self) -> None:
+        """The tried rate was no trouble. Not even with a full core is it the end: who finds several messages at once
+        needs less for each."""
         assert self.rate is not None
         self.held = self.rate
-        if full or self.held >= self._highest:
+        if self.held >= self._highest:
             self.rate = None
         elif self.too_much is None:
             self.rate = min(self.held * STEP, self._highest)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +12,7 @@ def found(limit: float, first: float = 16, highest: float = 16_000) -> tuple[Sea
     while search.rate is not None:
         tried.append(search.rate)
         if search.rate <= limit:
-            search.kept_up(full=False)
+            search.kept_up()
         else:
             search.fell_behind()
     return search, tried
@@ -39,11 +38,3 @@ def test_nothing_above_the_highest_is_tried() -> None:
 def test_a_server_that_cannot_do_the_first_has_no_peak() -> None:
     search, tried = found(10)
     assert (search.held, tried) == (0, [16])
-
-
-@pytest.mark.parametrize("rate", [16, 64])
-def test_a_full_core_ends_it(rate: float) -> None:
-    search = Search(16, 16_000)
-    while search.rate is not None:
-        search.kept_up(full=search.rate >= rate)
-    assert (search.held, search.too_much) == (rate, None)
