@@ -1,7 +1,8 @@
 """Scenario ``peers``: servers that others made, a node and the C loop, all asked the same two questions.
 
 How many deliveries a second can one core do, with few members: the offered rate is raised until less than 98 % of it is
-delivered (:mod:`loadtests.search`). And what CPU does a delivery cost with many members at a rate that leaves the core time.
+delivered (:mod:`loadtests.search`). And what CPU does a delivery cost with many members, at a rate that leaves the core
+time.
 """
 
 from __future__ import annotations
