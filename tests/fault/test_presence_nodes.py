@@ -131,10 +131,11 @@ async def test_what_a_zombie_wrote_arrives_after_it_was_cleared_up(three: Server
                     await stage.observer.saw(user, "offline", ROOM)
                 await eventually(lambda: "dead: " not in str(stage.wrong()))
                 before = totals(stage)
-                await eventually(lambda: idle_s(stage, "zombie") >= 2)
+                await eventually(lambda: idle_s(stage, "zombie") >= 3)
                 heard_s = last_heard_s(stage, "zombie")
                 proxy.release()
-                await eventually(lambda: last_heard_s(stage, "zombie") > heard_s + 1)  # both are whole seconds
+                # Whole seconds of two clocks, of which one may be a second ahead.
+                await eventually(lambda: last_heard_s(stage, "zombie") > heard_s + 1)
                 assert totals(stage) == before == {"observer"}
             finally:
                 zombie.resume()
