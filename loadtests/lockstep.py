@@ -148,16 +148,11 @@ def _say(clients: Sequence[Client], n: int, at_once: int) -> None:
                 client.expect(*("broadcast",) * at_once, *mine)
 
 
-def _come_and_go(clients: Sequence[Client], n: int) -> None:
-    port = clients[0].port
-    for number in range(n):
-        Client(port, f"guest{number}", clients[0].room).leave()
-
-
 PATHS = (
     Path("ping", "request without Redis", 1, 1, 200, _ping),
     Path("chat", "message through Redis to a room of 5", 10, 5, 100, lambda clients, n: _say(clients, n, 1)),
     Path("burst", "the same, 50 in one read", 2, 5, 200, lambda clients, n: _say(clients, n, 50)),
     Path("fan-out", "message to a room of 100", 1, 100, 20, lambda clients, n: _say(clients, n, 1)),
-    Path("join", "connect, join and leave", 1, 1, 40, _come_and_go),
 )
+"""Connecting is not among them: presence and subscriptions of several who come are gathered for some ms, so that its
+count depends on time (it differed by a quarter from run to run). ``handshake`` measures it."""
