@@ -192,8 +192,9 @@ DEMO_HEADERS = {
 
 
 def without_comments(source: bytes) -> bytes:
-    """JavaScript without the comments that have lines of their own: a third of the client, and no browser reads it."""
-    return re.sub(rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n", b"", source, flags=re.MULTILINE | re.DOTALL)
+    """JavaScript without the comments that end a line: over a third of the client, and no browser reads it."""
+    alone = rb"^[ \t]*(?:/\*\*(?:(?!\*/).)*\*/|//[^\n]*)\n"
+    return re.sub(alone + rb"|[ \t]+//[ ][^\n]*", b"", source, flags=re.MULTILINE | re.DOTALL)
 
 
 def _asset(name: str) -> bytes:

@@ -46,6 +46,9 @@ const MAX_PENDING = 1 << 20; // bytes of requests that wait for a connection or 
 const FINAL = [1002, 1003, 1007, 1008, 1009, 4002, 4004], CROWDED = [1013, 4009, 4010];
 const LATER = ['rate_limited', 'unavailable', 'timeout'], AGAIN = ['message', 'history', 'get_presence'];
 
+/** @param {Position} frame @returns {Position} */
+const positionOf = ({ epoch, offset, tag }) => ({ epoch, offset, tag });
+
 /** What a refused or lost request rejects with. `code` as in the protocol, or `disconnected`, `left`, `closed`, `full`. */
 export class RoomcastError extends Error {
   /** @param {string} code @param {string} [message] */
@@ -97,14 +100,18 @@ export class Machine {
 
   /** When `tick` is to come, unless something else does. */
   get due() {
-    return this.online ? Math.min(this.wakeAt, this.pinged ? this.deadline : this.heardAt + this.ping) : this.deadline;
+    return Math.min(this.wakeAt, this.patientUntil);
+  }
+
+  get patientUntil() {
+    return this.online && !this.pinged ? this.heardAt + this.ping : this.deadline;
   }
 
   // The connection.
 
   tick() {
     for (const request of this.requests.values()) this.expired(request);
-    if (this.now < (this.online && !this.pinged ? this.heardAt + this.ping : this.deadline)) return;
+    if (this.now < this.patientUntil) return;
     if (this.status === 'waiting') {
       this.deadline = this.now + CONNECT_MS;
       this.effects.push(['connect']);
@@ -139,7 +146,7 @@ export class Machine {
     this.queue = [];
     for (const request of this.requests.values()) {
       if (request.op === 'join') this.requests.delete(request.id);
-      else if (!AGAIN.includes(request.op)) this.settle(request, new RoomcastError('disconnected'));
+      else if (!AGAIN.includes(request.op)) this.fail(request, 'disconnected');
       else if (!this.expired(request)) this.queue.push(Object.assign(request, { sent: false }));
     }
     const after = this.retryAfter;
@@ -157,8 +164,8 @@ export class Machine {
     this.online = false;
     this.deadline = Infinity;
     this.effects.push(['drop']);
-    for (const request of this.requests.values()) this.settle(request, new RoomcastError('closed'));
-    for (const id of this.rooms.keys()) this.settle({ id }, new RoomcastError('closed'));
+    for (const request of this.requests.values()) this.fail(request, 'closed');
+    for (const id of this.rooms.keys()) this.fail({ id }, 'closed');
     this.tell('closed', { code, reason });
   }
 
@@ -177,7 +184,7 @@ export class Machine {
 
   /** @param {string} name */
   leave(name) {
-    if (this.rooms.delete(name) && this.online) this.transmit({ op: 'leave', room: name });
+    if (this.rooms.has(name) && this.online) this.transmit({ op: 'leave', room: name });
     this.abandon(name, new RoomcastError('left'));
   }
 
@@ -185,10 +192,10 @@ export class Machine {
   ask(request) {
     this.requests.set(request.id, request);
     this.pending += request.size;
-    if (this.status === 'closed') this.settle(request, new RoomcastError('closed'));
-    else if (request.room && !this.rooms.has(request.room)) this.settle(request, new RoomcastError('left'));
-    else if (this.pending > MAX_PENDING) this.settle(request, new RoomcastError('full', 'wait for earlier requests'));
-    else if (!this.online && !AGAIN.includes(request.op)) this.settle(request, new RoomcastError('disconnected'));
+    if (this.status === 'closed') this.fail(request, 'closed');
+    else if (request.room && !this.rooms.has(request.room)) this.fail(request, 'left');
+    else if (this.pending > MAX_PENDING) this.fail(request, 'full', 'wait for earlier requests');
+    else if (!this.online && !AGAIN.includes(request.op)) this.fail(request, 'disconnected');
     else this.queue.push(request);
   }
 
@@ -242,7 +249,7 @@ export class Machine {
     this.denied = this.holdUntil = 0;
     this.tokens = BURST;
     if (this.session && this.session !== session) { // the keys of what was sent are unknown here: again could be twice
-      for (const request of this.queue) if (request.sentAt >= 0) this.settle(request, this.unknown());
+      for (const request of this.queue) if (request.sentAt >= 0) this.unknown(request);
     }
     this.session = session;
     this.user = user_id;
@@ -263,7 +270,6 @@ export class Machine {
       if (!error) this.joined(room, frame);
       else if (LATER.includes(frame.code)) this.rejoin(room, ++room.tries);
       else {
-        this.rooms.delete(room.name);
         this.emit(room.name, 'error', frame);
         this.abandon(room.name, error);
       }
@@ -304,9 +310,8 @@ export class Machine {
     const room = this.rooms.get(frame.room);
     if (type === 'joined') {
       if (room) return; // its own join says more
-      const { epoch, offset, tag } = frame;
       this.join(frame.room, {});
-      Object.assign(this.rooms.get(frame.room), { state: 'live', put: true, recovered: true, position: { epoch, offset, tag } });
+      Object.assign(this.rooms.get(frame.room), { state: 'live', put: true, recovered: true, position: positionOf(frame) });
       return this.emit(null, type, frame);
     }
     if (frame.room !== undefined && !room) return; // was left
@@ -316,12 +321,11 @@ export class Machine {
       else if (frame.offset > room.position.offset) this.rejoin(room, room.tries++);
     } else if (type === 'reset') {
       if (room?.state !== 'live') return;
-      room.position = { epoch: frame.epoch, offset: frame.offset, tag: frame.tag };
+      room.position = positionOf(frame);
       room.read = room.seen = 0;
       this.emit(room.name, type, frame);
     } else if (type === 'left' && room) {
       if (room.state !== 'live') return this.rejoin(room, 0); // asked for at the same time: the later join counts
-      this.rooms.delete(room.name);
       this.emit(room.name, type, frame);
       this.abandon(room.name, new RoomcastError(type, 'taken out by the application'));
     } else {
@@ -341,7 +345,7 @@ export class Machine {
   apply(room, frame) {
     const { type, offset, tag } = frame;
     if (offset !== room.position.offset + 1 || offset === room.position.offset) return false; // 2^53 + 1 is 2^53
-    room.position = { epoch: room.position.epoch, offset, tag };
+    room.position = { ...room.position, offset, tag };
     if (type === 'message') this.emit(room.name, type, frame);
     return true;
   }
@@ -371,7 +375,7 @@ export class Machine {
     for (const request of queue) {
       const room = this.rooms.get(request.room);
       if (!this.requests.has(request.id)) continue; // settled meanwhile
-      if (request.size > this.max) this.settle(request, new RoomcastError('too_large', `at most ${this.max} bytes`));
+      if (request.size > this.max) this.fail(request, 'too_large', `at most ${this.max} bytes`);
       else if ((room && room.state !== 'live') || !this.may(this.holdUntil)) this.queue.push(request);
       else {
         request.sent = true;
@@ -427,28 +431,41 @@ export class Machine {
   /** Sent so long ago that its key may be forgotten: nobody knows whether it arrived. @param {any} request */
   expired(request) {
     const old = request.sentAt < this.now - RESEND_MS;
-    if (old) this.settle(request, this.unknown());
+    if (old) this.unknown(request);
     return old;
   }
 
-  unknown() {
-    return new RoomcastError('timeout', 'no answer: it may have arrived');
+  /** @param {any} request */
+  unknown(request) {
+    this.fail(request, 'timeout', 'no answer: it may have arrived');
+  }
+
+  /** @param {any} request @param {string} code @param {string} [message] */
+  fail(request, code, message) {
+    this.settle(request, new RoomcastError(code, message));
   }
 
   /** Nothing more can be asked in this room, nor will be heard. @param {string} name @param {Error} error */
   abandon(name, error) {
+    this.rooms.delete(name);
     this.settle({ id: name }, error);
     for (const request of this.queue) {
-      if (request.room === name) this.settle(request, request.sentAt >= 0 ? this.unknown() : error);
+      if (request.room !== name) continue;
+      if (request.sentAt >= 0) this.unknown(request);
+      else this.settle(request, error);
     }
   }
 }
 
+/** @template {object} Events */
 class Emitter {
   /** @type {Map<string, Set<Function>>} */
   #listeners = new Map();
 
-  /** @param {string} type @param {Function} listener @returns {() => void} which takes the listener off again */
+  /**
+   * @template {keyof Events & string} K @param {K} type @param {(detail: Events[K]) => void} listener
+   * @returns {() => void} which takes the listener off again
+   */
   on(type, listener) {
     const listeners = this.#listeners.get(type) ?? new Set();
     this.#listeners.set(type, listeners.add(listener));
@@ -467,7 +484,7 @@ class Emitter {
   }
 }
 
-/** A room one is in, through every reconnect, until `leave`. */
+/** A room one is in, through every reconnect, until `leave`. @extends {Emitter<RoomEvents>} */
 export class Room extends Emitter {
   #client;
 
@@ -480,19 +497,13 @@ export class Room extends Emitter {
     this.ready = ready;
   }
 
-  /** @template {keyof RoomEvents} K @param {K} type @param {(detail: RoomEvents[K]) => void} listener */
-  on(type, listener) {
-    return super.on(type, listener);
-  }
-
   /**
    * Resolves once it is in the room's log; until then it is sent again, with the same key. Rejects with RoomcastError;
    * after code `timeout` nobody knows. @param {any} data JSON @param {{echo?: boolean}} [options] `echo: false`: not to me
    * @returns {Promise<Position>}
    */
   async send(data, { echo } = {}) {
-    const { epoch, offset, tag } = await this.#client.ask({ op: 'message', room: this.name, data, echo });
-    return { epoch, offset, tag };
+    return positionOf(await this.#client.ask({ op: 'message', room: this.name, data, echo }));
   }
 
   /** At every keystroke, if you like: what goes out is throttled. */
@@ -505,10 +516,14 @@ export class Room extends Emitter {
     this.#client.step('read', this.name, offset);
   }
 
-  /** The messages before an offset, or the newest; oldest first. @param {{before?: number, limit?: number}} [options] */
+  /**
+   * The messages before an offset, or the newest; oldest first. @param {{before?: number, limit?: number}} [options]
+   * @returns {Promise<Message[]>}
+   */
   async history({ before, limit = 50 } = {}) {
+    /** @type {{messages: any[]}} */
     const { messages } = await this.#client.ask({ op: 'history', room: this.name, before, limit });
-    return /** @type {Message[]} */ (messages.filter((/** @type {any} */ { type }) => type === 'message'));
+    return messages.filter(({ type }) => type === 'message');
   }
 
   /** Everybody who is here. @returns {Promise<Members>} */
@@ -527,6 +542,7 @@ export class Room extends Emitter {
   }
 }
 
+/** @extends {Emitter<ClientEvents>} */
 export class Client extends Emitter {
   /** @type {Map<string, Room>} */
   #rooms = new Map();
@@ -560,11 +576,6 @@ export class Client extends Emitter {
     for (const type of ['online', 'offline']) document && addEventListener(type, nudge, this.#page);
     document?.addEventListener('visibilitychange', nudge, this.#page);
     queueMicrotask(() => this.step('tick')); // whoever listens from the start hears the start
-  }
-
-  /** @template {keyof ClientEvents} K @param {K} type @param {(detail: ClientEvents[K]) => void} listener */
-  on(type, listener) {
-    return super.on(type, listener);
   }
 
   /** One object per room: joining again returns it. @param {string} name @param {JoinOptions} [options] */
@@ -674,9 +685,10 @@ export class Client extends Emitter {
       const url = new URL(this.#url);
       if (this.#machine.session) url.searchParams.set('session', this.#machine.session);
       const protocols = ['roomcast.json.v1', ...(token ? [`roomcast.token.${token}`] : [])];
+      /** @type {WebSocket} */
       const socket = (this.#socket = new this.#options.WebSocket(url, protocols));
-      socket.onmessage = (/** @type {any} */ { data }) => this.step('received', JSON.parse(data));
-      socket.onclose = (/** @type {any} */ { code, reason }) => this.step('closed', code, reason);
+      socket.onmessage = ({ data }) => this.step('received', JSON.parse(data));
+      socket.onclose = ({ code, reason }) => this.step('closed', code, reason);
       socket.onerror = () => {}; // a close follows
     } catch (error) {
       if (attempt === this.#attempt) this.step('closed', 1006, String(error));

@@ -18,7 +18,7 @@ from tests.support.node import NodeServer
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
 HERE = Path(__file__).parent
-MAX_GZIPPED_BYTES = 6 * 1024
+MAX_GZIPPED_BYTES = 6_000
 
 
 @pytest.fixture(scope="module", autouse=True)
