@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import redis
 
@@ -113,6 +116,37 @@ class RedisSentinels:
         new = eventually_sync(found, timeout_s)
         assert new is not None
         return new
+
+    def takes_writes(self) -> bool:
+        """Whether the master is one, and has as many replicas as ``min_replicas_to_write`` wants."""
+        try:
+            master = self.master
+            needed = int(master.client.config_get("min-replicas-to-write")["min-replicas-to-write"] or 0)
+            told = master.info("replication")
+        except (redis.RedisError, AssertionError):
+            return False
+        return told["role"] == "master" and int(told.get("min_slaves_good_slaves", 0)) >= needed
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[Callable[[], float]]:
+        """Yields who tells when (``time.monotonic()``) it last had no master that takes writes. Two sentinels that take
+        the lead one after the other promote two, and then nobody writes for ten seconds and more."""
+        over = threading.Event()
+        last_s = time.monotonic()
+
+        def watch() -> None:
+            nonlocal last_s
+            while not over.wait(0.05):
+                if not self.takes_writes():
+                    last_s = time.monotonic()
+
+        thread = threading.Thread(target=watch, name="sentinels watched")
+        thread.start()
+        try:
+            yield lambda: last_s
+        finally:
+            over.set()
+            thread.join()
 
     def flush(self) -> None:
         self.master.command("FLUSHALL")
