@@ -15,7 +15,7 @@ from server import closing, events, jsontext, protocol
 from server.census import Census
 from server.connection import Connection
 from server.frames import Prepared
-from server.identity import user_text
+from server.identity import Action, user_text
 from server.names import room_matches
 from server.outbox import Outbox
 from server.payload import (
@@ -35,7 +35,7 @@ from server.payload import (
     encode_message,
     encode_signal,
 )
-from server.refusal import REFUSED_JOIN, Refusal
+from server.refusal import Refusal, forbidden
 from server.revocation import Revoked
 from server.watching import Watching
 
@@ -81,7 +81,7 @@ class Cluster:
 
     async def recheck_rooms(self, user: str | None = None, room: str | None = None) -> None:
         """Ask grants and authorizers again, on all nodes, about the rooms that connections are in (of one user, in
-        rooms that match a pattern); who may not be there is put out."""
+        rooms that match a pattern); who may not be there is put out, who may not see who is there is no longer told."""
         await self._say(CONTROL if user is None else f"user:{user}", RecheckSignal(room))
 
     async def put_user(self, user: str, room: str, member: bool) -> None:
@@ -157,17 +157,27 @@ class Cluster:
 
     async def recheck(self, connection: Connection, pattern: str | None = None) -> None:
         """The same for one connection."""
-        for room in self._hub.rooms.of(connection):
+        if connection.raw:
+            return
+        rooms, presence = self._hub.rooms, self._hub.presence
+        for room in rooms.of(connection):
             if pattern is not None and not room_matches(pattern, room):
                 continue
-            allowed = connection.raw or connection.identity.grants.allows(room, "join")
-            if allowed and self._hub.gate is not None and not connection.raw:
-                allowed = await self._hub.gate.allows(connection, "join", room)
-            if not allowed and self._hub.rooms.has(room, connection):
-                self._hub.rooms.leave(connection, room)
-                self._hub.left(connection, room)
-                connection.send_event(events.error(room, "forbidden", REFUSED_JOIN))
-                connection.send_event(events.left(room))  # the error alone could be about a frame of the client's
+            if not await self._allows(connection, "join", room):
+                if rooms.has(room, connection):
+                    rooms.leave(connection, room)
+                    self._hub.left(connection, room)
+                    _refuse(connection, room, forbidden("join"))
+                    connection.send_event(events.left(room))  # the error alone could be about a frame of the client's
+            elif presence.is_watching(room, connection) and not await self._allows(connection, "presence", room):
+                if rooms.has(room, connection):  # else it left, or its join is under way, which was asked about itself
+                    presence.unwatch(room, connection)
+                    _refuse(connection, room, forbidden("presence"))
+
+    async def _allows(self, connection: Connection, action: Action, room: str) -> bool:
+        if not connection.identity.grants.allows(room, action):
+            return False
+        return self._hub.gate is None or await self._hub.gate.allows(connection, action, room)
 
     async def put(self, connection: Connection, signal: MembershipSignal) -> None:
         """Carry out what the application says of one connection."""
@@ -184,7 +194,7 @@ class Cluster:
             if waiting is not None:
                 await waiting
         except Refusal as error:
-            connection.send_event(events.error(room, error.code, error.message))
+            _refuse(connection, room, error)
         except BrokerError as error:
             connection.send_event(events.error(room, "unavailable", str(error)))
         else:
@@ -201,3 +211,7 @@ class Cluster:
         for connection in suspects:
             if revoked.covers(connection.identity, connection.session):
                 connection.close(closing.DISCONNECTED, "revoked by an operator")
+
+
+def _refuse(connection: Connection, room: str, refusal: Refusal) -> None:
+    connection.send_event(events.error(room, refusal.code, refusal.message))

@@ -11,3 +11,8 @@ class Refusal(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def forbidden(action: str) -> Refusal:
+    """What grants or authorizers do not allow in a room: join, publish, history or presence."""
+    return Refusal("forbidden", REFUSED_JOIN if action == "join" else f"you may not use this room for: {action}")

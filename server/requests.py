@@ -22,7 +22,7 @@ from server.connection import BUSY, Connection
 from server.identity import Action
 from server.limits import REFUSALS, RETRY_AFTER_S, Budget, Rates, Verdict
 from server.operations import Operations, Waiting
-from server.refusal import REFUSED_JOIN, Refusal
+from server.refusal import Refusal, forbidden
 
 if TYPE_CHECKING:
     from server.hub import LocalHub
@@ -125,7 +125,7 @@ class Requests:
         if actions and room is not None:
             for action in actions:
                 if not connection.identity.grants.allows(room, action):
-                    raise _forbidden(action)
+                    raise forbidden(action)
             gate = self._hub.gate
             review = gate.review(connection, actions, room, request) if gate is not None else None
             if review is not None:
@@ -175,8 +175,3 @@ def _asked(request: protocol.Request) -> tuple[Action, ...]:
         if request.history:
             actions += ("history",)
     return actions
-
-
-def _forbidden(action: Action) -> Refusal:
-    """What a request gets that grants or authorizers do not allow."""
-    return Refusal("forbidden", REFUSED_JOIN if action == "join" else f"you may not use this room for: {action}")

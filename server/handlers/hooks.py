@@ -21,7 +21,7 @@ from server.handlers.threads import call
 from server.hub import LocalHub
 from server.identity import Action
 from server.names import room_matches
-from server.refusal import REFUSED_JOIN, Refusal
+from server.refusal import Refusal, forbidden
 
 logger = logging.getLogger("server.handlers")
 
@@ -64,8 +64,7 @@ class Hooks:
         conn = self._conn(connection)
         for action, authorizer in itertools.product(actions, authorizers):
             if not await self._ask(conn, authorizer, conn, room, action):
-                text = REFUSED_JOIN if action == "join" else f"you may not use this room for: {action}"
-                raise Refusal("forbidden", text)
+                raise forbidden(action)
         if hooks and isinstance(request, protocol.Message):
             data = orjson.loads(request.data)
             for hook in hooks:

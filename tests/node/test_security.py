@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 
 import jwt
+import pytest
 
 from roomcast import Hub
-from tests.handlers.world import SECRET, running
+from tests.handlers.world import SECRET, Client, running
 from tests.support.chat import NodeHere, node_here
 from tests.support.served import raw_client
 
@@ -116,6 +118,43 @@ async def test_a_token_s_grants_count_for_what_a_join_brings(lane: str) -> None:
             reply = await bob.ask("join", room="r", history=5)
             assert reply["ok"] and "members" not in reply, "who may join may read the history, too"
             assert "members" in await bob.ask("join", room="open", presence=True)
+
+
+@pytest.mark.parametrize("by", ["token", "authorizer"])
+async def test_who_loses_the_right_to_presence_is_no_longer_told_and_stays_in_the_room(lane: str, by: str) -> None:
+    def token(user: str, *actions: str) -> str:
+        claims = {"sub": user, "exp": time.time() + 60, "rooms": {"r": ["join", "publish", *actions]}}
+        return jwt.encode(claims, SECRET, "HS256")
+
+    hub = Hub()
+    may_see = {"amy", "bob"}
+    hub.room_authorizer("r")(lambda conn, room, action: action != "presence" or conn.user_id in may_see)
+    async with running(hub, lane=lane, secret=SECRET, presence_broadcast="rooms") as node, AsyncExitStack() as stack:
+
+        async def come(user: str, **fields: Any) -> Client:
+            client = await stack.enter_async_context(node.client("/ws", token=token(user, "presence")))
+            await client.frame()
+            assert (await client.ask("join", room="r", **fields))["ok"]
+            return client
+
+        amy = await come("amy", presence=True)
+        assert (await amy.frame())["user_id"] == "amy"
+        bob = await come("bob", presence=True)
+        for watcher in (amy, bob):
+            assert (await watcher.frame())["user_id"] == "bob"
+        if by == "token":
+            assert (await bob.ask("auth", token=token("bob")))["ok"]
+        else:
+            may_see.remove("bob")
+            await hub.recheck_rooms("bob")
+        error = await bob.frame()
+        assert (error["type"], error["room"], error["code"]) == ("error", "r", "forbidden")
+        carl = await come("carl")
+        assert (await amy.frame())["user_id"] == "carl"
+        assert (await carl.ask("message", room="r", data="still here"))["ok"]
+        for watcher in (amy, bob):
+            assert (await watcher.frame())["data"] == "still here"
+        assert (await bob.ask("join", room="r", presence=True))["code"] == "forbidden"
 
 
 async def test_http_answers_carry_the_headers_of_their_kind(lane: str) -> None:
