@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
+from statistics import median
+from typing import Annotated, Final, NamedTuple
 
 from rich.console import Console
 from typer import Option
 
 from loadtests.accounting import rss_bytes
+from loadtests.errors import SetupError
 from loadtests.fanout import DELIVERIES, LATENCY, SETTLE_S
-from loadtests.options import RoomRate, Samples, Seconds
+from loadtests.options import Samples, Seconds
 from loadtests.result import Column, Goal, Plot, Result, Sample
 from loadtests.sampling import MACHINE_PLOTS, Window, trust_notes
 from loadtests.stage import IN_FLIGHT, KINDS, Kind, Server, Stage, allow_open_files
@@ -35,6 +37,13 @@ COLUMNS = (
 )
 PLOTS: tuple[Plot, ...] = (DELIVERIES, LATENCY, *MACHINE_PLOTS)
 WARM_S = 1.0
+HALF: Final = 0.5
+"""How busy the core of the two nodes is when nothing else is said."""
+NEAR_HALF: Final = 0.05
+"""Further off than this the figures are of another load than the goal's."""
+LOW_RATE: Final = 100
+"""Tried first: what any machine can."""
+FIND_S: Final = 4.0
 UNHURRIED = {
     "requests_per_s": "1000000",
     "requests_burst": "1000000",
@@ -50,41 +59,72 @@ class Crossing:
 
     The C loops do the same: one publishes what its client says, the other hears it from Redis; without a log. Checks
     that every member heard every message once and in order. Latency counts from when the speaker was due to speak.
-    Goal: with the core half busy, p99 at most 2 x that of the C loops.
+    Without a rate it first finds the one at which the nodes leave half of their core, and measures both kinds there.
+    Goal: p99 at it at most 2 x that of the C loops.
     """
 
     subscribers: Annotated[int, Option(min=1, help="Members on the other node.")] = 100
-    rate: RoomRate = 800
+    rate: Annotated[
+        int | None, Option(min=1, help="Messages per second.", show_default="the nodes' core half busy")
+    ] = None
     duration_s: Seconds = 10.0
     samples: Samples = 3
 
     def goals(self) -> list[Goal]:
-        half = (self.subscribers, self.rate) == (100, 800)
+        half = self.subscribers == 100 and self.rate is None
         return [Goal("p99_us", "ratio", None, 2.0, "half load")] if half else []
 
 
+class Busy(NamedTuple):
+    """How much of their core the two servers used at a rate."""
+
+    rate: int
+    share: float
+
+
+def rate_for(share: float, low: Busy, high: Busy) -> int:
+    """The rate at which that much of the core is used, on the line through two measurements: a part comes with the
+    messages, another is there without any. SetupError if more messages did not make the core busier."""
+    if high.rate <= low.rate or high.share <= low.share:
+        tried = f"{low.share:.1%} at {low.rate:,}/s, {high.share:.1%} at {high.rate:,}/s"
+        raise SetupError(f"cannot tell at which rate the nodes' core is half busy ({tried}): give --rate")
+    return max(1, round(low.rate + (share - low.share) * (high.rate - low.rate) / (high.share - low.share)))
+
+
 def run(scenario: Crossing, stage: Stage, console: Console) -> Result:
-    """Raises :class:`loadtests.errors.SetupError` when it could not be measured."""
+    """Raises :class:`SetupError` when it could not be measured."""
     allow_open_files(scenario.subscribers)
     samples: list[Sample] = []
-    with steps(scenario.samples * len(KINDS), console) as progress:
+    finding = scenario.rate is None
+    with steps(finding + scenario.samples * len(KINDS), console) as progress:
+        if scenario.rate is None:
+            with progress.step("half load") as tell, _pair(stage, "node") as pair:
+                rate = _half_load(scenario, stage, pair, tell)
+        else:
+            rate = scenario.rate
         for number in range(1, scenario.samples + 1):
             for kind in KINDS:
                 with progress.step(f"{kind} {number}/{scenario.samples}") as tell, _pair(stage, kind) as pair:
-                    samples.append(_measure(scenario, stage, *pair, tell))
+                    samples.append(_measure(scenario.subscribers, rate, scenario.duration_s, stage, pair, tell))
     parameters = {
         "subscribers": scenario.subscribers,
-        "messages/s": scenario.rate,
+        "messages/s": rate,
         "seconds": scenario.duration_s,
         "samples": scenario.samples,
         **stage.parameters,
     }
     notes = trust_notes(samples, pinned=stage.load_core is not None)
+    share = median(sample.figures["cpu_share"] for sample in samples if sample.server == "node")
+    if finding and abs(share - HALF) > NEAR_HALF:
+        notes.append(f"the nodes' core was {share:.0%} busy instead of half: measure again, or give --rate")
     return Result("cross-node", parameters, COLUMNS, scenario.goals(), samples, notes, plots=PLOTS)
 
 
+Pair = tuple[Server, Server]
+
+
 @contextmanager
-def _pair(stage: Stage, kind: Kind) -> Iterator[tuple[Server, Server]]:
+def _pair(stage: Stage, kind: Kind) -> Iterator[Pair]:
     stage.empty_redis()
     with (
         stage.another_server(kind, name=f"{kind} of the speaker", **UNHURRIED) as near,
@@ -93,23 +133,35 @@ def _pair(stage: Stage, kind: Kind) -> Iterator[tuple[Server, Server]]:
         yield near, far
 
 
-def _measure(scenario: Crossing, stage: Stage, near: Server, far: Server, tell: Tell) -> Sample:
-    late_s = 30 + scenario.duration_s
-    warm, count = max(1, round(scenario.rate * WARM_S)), round(scenario.rate * scenario.duration_s)
+def _half_load(scenario: Crossing, stage: Stage, nodes: Pair, tell: Tell) -> int:
+    """Messages/s at which the core of the nodes is half busy. What a low rate needs tells which rate comes near."""
+
+    def busy(rate: int) -> Busy:
+        figures = _measure(scenario.subscribers, rate, FIND_S, stage, nodes, tell).figures
+        return Busy(rate, figures["cpu_share"])
+
+    low = busy(LOW_RATE)
+    return rate_for(HALF, low, busy(rate_for(HALF, Busy(0, 0.0), low)))
+
+
+def _measure(subscribers: int, rate: int, duration_s: float, stage: Stage, pair: Pair, tell: Tell) -> Sample:
+    near, far = pair
+    late_s = 30 + duration_s
+    warm, count = max(1, round(rate * WARM_S)), round(rate * duration_s)
     with stage.client(near) as speaker, stage.client(far) as members:
-        tell(f"joining {scenario.subscribers:,}")
-        members.ask(f"open {scenario.subscribers} {IN_FLIGHT}", timeout_s=60 + scenario.subscribers / 100)
+        tell(f"joining {subscribers:,}")
+        members.ask(f"open {subscribers} {IN_FLIGHT}", timeout_s=60 + subscribers / 100)
         speaker.ask("open 1 1", timeout_s=30)
         tell("warming up")
-        speaker.ask(f"say {warm} {scenario.rate}", timeout_s=late_s)
+        speaker.ask(f"say {warm} {rate}", timeout_s=late_s)
         for client in (members, speaker):
             client.ask(f"reach {warm}", timeout_s=late_s)
             client.ask("reset", timeout_s=10)
-        tell(f"{scenario.rate:,} messages/s for {scenario.duration_s:g} s")
+        tell(f"{rate:,} messages/s for {duration_s:g} s")
         window = Window(lambda: [*near.pids(), *far.pids()], stage)
-        said = speaker.ask(f"say {count} {scenario.rate}", timeout_s=late_s)
+        said = speaker.ask(f"say {count} {rate}", timeout_s=late_s)
         for client in (members, speaker):
-            client.ask(f"reach {warm + count}", timeout_s=late_s + 10 * scenario.duration_s)
+            client.ask(f"reach {warm + count}", timeout_s=late_s + 10 * duration_s)
         used = window.close()
         time.sleep(SETTLE_S)
         seen = members.ask(f"report {warm + count}", timeout_s=30)

@@ -198,6 +198,13 @@ def test_what_one_node_says_another_tells(tmp_path: Path) -> None:
         assert (sample["deliveries"], sample["lost"], sample["duplicated"]) == (500, 0, 0)
 
 
+def test_without_a_rate_both_kinds_are_measured_where_the_nodes_are_half_busy(tmp_path: Path) -> None:
+    found = measured("cross-node", "--subscribers", "20", "--seconds", "1", "--samples", "1", folder=tmp_path)
+    rate = found["parameters"]["messages/s"]
+    assert [sample["deliveries"] for sample in found["samples"]] == [20 * rate, 20 * rate]
+    assert [goal["goal"] for goal in found["goals"]] == [], "it is stated for 100 members"
+
+
 def test_growth_measures_every_size(tmp_path: Path) -> None:
     words = ["growth", "--largest", "100", "--deliveries", "2000", "--seconds", "1"]
     for sample in measured(*words, folder=tmp_path)["samples"]:
