@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from scripts.audited import locked_in, verdict
@@ -43,3 +45,10 @@ def test_the_names_in_a_lock_file() -> None:
         "pyjwt",
         "attrs",
     }
+
+
+def test_every_lock_file_is_asked_about() -> None:
+    root = Path(__file__).parent.parent
+    there = [*root.glob("requirements*.lock"), *root.glob("[a-z]*/**/requirements*.lock")]
+    asked = re.search("for lock in (.*);", (root / "scripts" / "audit").read_text())
+    assert asked is not None and set(asked[1].split()) == {str(path.relative_to(root)) for path in there}
