@@ -48,7 +48,7 @@ async def test_a_json_handler_greets_echoes_and_cleans_up(lane: str) -> None:
                 await client.say({"n": count})
                 assert await client.frame() == {"event": "echo", "original_data": {"n": count}, "count": count}
             await client.ws.close(4005)
-        await asyncio.wait_for(handler.done.wait(), 5)
+        await asyncio.wait_for(handler.done.wait(), 30)
     assert handler.left == [4005]
 
 

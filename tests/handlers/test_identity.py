@@ -259,11 +259,11 @@ async def test_a_fresh_token_on_the_open_connection(lane: str) -> None:
 @lanes
 async def test_the_end_of_a_token_is_told_once_and_of_a_short_one_at_half_its_life(lane: str) -> None:
     async with running(Hub(), lane=lane, secret=SECRET, leeway_s=0) as node:
-        expires = time.time() + 2
+        expires = time.time() + 4
         short = token(exp=expires)
         async with node.client("/ws", token=short) as ann:
             assert [(await ann.frame())["op"] for _ in range(2)] == ["welcome", "auth_expiring"]
-            assert 0.5 < expires - time.time() < 1.1
+            assert 1.5 - busy_s() < expires - time.time() < 2.1
             for id in range(3):
                 await ann.say({"op": "auth", "token": short, "id": id})
             assert [(await ann.frame()).get("id") for _ in range(3)] == [0, 1, 2]
@@ -399,7 +399,7 @@ async def test_sending_away_works_over_redis_and_survives_the_nodes(redis_server
     mine, bobs = token(jti="t-1"), token(user_id="bob", jti="t-2")
     async with running(operator, **shared) as here, running(other, **shared) as there:
         for node in (here, there):
-            await asyncio.wait_for(node.node.hub.broker.wait_ready(), 5)
+            await asyncio.wait_for(node.node.hub.broker.wait_ready(), 30)
         async with there.client("/ws", token=mine) as ann, there.client("/ws", token=bobs) as bob:
             for client in (ann, bob):
                 await client.frame()
@@ -414,7 +414,7 @@ async def test_sending_away_works_over_redis_and_survives_the_nodes(redis_server
             assert (await bob.closed())[0] == 4004
             assert time.monotonic() - before < 2 + busy_s()
     async with running(Hub(), **shared) as later:
-        await asyncio.wait_for(later.node.hub.broker.wait_ready(), 5)
+        await asyncio.wait_for(later.node.hub.broker.wait_ready(), 30)
         async with later.client("/ws", token=mine) as again:
             assert (await again.closed())[0] in (4001, 4004), "the log of revocations is read after the start"
         assert await user_on_ws(later, token=bobs) == "bob"

@@ -175,7 +175,7 @@ async def test_join_and_leave_are_told_once_however_they_come_about(lane: str) -
 
     async def told_in_all(count: int) -> None:
         async with changed:
-            await asyncio.wait_for(changed.wait_for(lambda: len(told) >= count), 5)
+            await asyncio.wait_for(changed.wait_for(lambda: len(told) >= count), 30)
 
     async with running(hub, lane=lane) as node:
         async with node.member("ann", "a", "a2", "b") as ann:

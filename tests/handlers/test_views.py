@@ -301,7 +301,7 @@ async def test_which_close_codes_end_a_view_in_silence(
     async with running(hub, lane=lane) as node:
         async with node.client("/view") as client:
             await client.ws.close(code)
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 30)
     if is_caught:
         assert raised == [None]
     else:

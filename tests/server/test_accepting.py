@@ -170,14 +170,14 @@ async def test_so_many_are_under_way_at_once_and_one_that_ends_lets_the_next_beg
     await asyncio.wait(waiting)
     late[2].left()
     places[2].left()
-    await asyncio.wait_for(node.place(scope()).turn(), 1)
+    await asyncio.wait_for(node.place(scope()).turn(), 30)
 
 
 async def test_handshakes_that_hang_do_not_shut_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accepting, "PATIENCE_S", 0.05)
     node = door()
     await turns(node, AT_ONCE)
-    await asyncio.wait_for(node.place(scope()).turn(), 2)
+    await asyncio.wait_for(node.place(scope()).turn(), 30)
 
 
 async def test_nothing_is_kept_of_those_who_are_done() -> None:

@@ -43,9 +43,9 @@ def test_the_worst_names_are_refused_in_under_a_millisecond(judge: Callable[[str
     for name in WORST:
         took_s = []
         for _ in range(5):
-            start_s = time.perf_counter()
+            start_s = time.thread_time()
             assert not judge(name)
-            took_s.append(time.perf_counter() - start_s)
+            took_s.append(time.thread_time() - start_s)
         assert min(took_s) < 0.001, name[:20]
 
 
@@ -53,9 +53,9 @@ def test_the_worst_names_are_refused_in_under_a_millisecond(judge: Callable[[str
 def test_patterns_take_linear_time_too(pattern: str) -> None:
     """Operators, tokens and keys of the HTTP API bring patterns; clients name the rooms they are matched with."""
     room = "a" * 127 + "c"
-    start_s = time.perf_counter()
+    start_s = time.thread_time()
     assert room_matches(pattern, room) == (pattern == "*" * 128)
-    assert time.perf_counter() - start_s < 0.1
+    assert time.thread_time() - start_s < 0.1
 
 
 @given(st.text("ab*", max_size=12), st.text("ab", min_size=1, max_size=12))

@@ -11,6 +11,7 @@ import orjson
 from server.connection import Connection
 from server.frames import Batch
 from server.hub import LocalHub
+from tests.support.waiting import patience
 
 
 class RecordingConnection(Connection):
@@ -70,7 +71,7 @@ class RecordingConnection(Connection):
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool], timeout_s: float = 30.0) -> dict[str, Any]:
         """The first event, from the beginning, of which ``wanted`` is true. It and those before it are taken away."""
-        async with asyncio.timeout(timeout_s):
+        async with patience(timeout_s):
             while True:
                 for index, event in enumerate(self.events):
                     if wanted(event):

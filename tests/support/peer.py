@@ -20,6 +20,8 @@ from roomcast_client import Message, Position, Reset
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.waiting import patience
+
 IN_TIME_S = 30.0
 Frame = dict[str, Any]
 
@@ -207,7 +209,8 @@ class Peer:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((predicate, future))
         try:
-            await asyncio.wait_for(future, timeout_s)
+            async with patience(timeout_s):
+                await future
         except TimeoutError:
             where = {room: view.position for room, view in self.views.items()}
             last = self.frames[-3:]

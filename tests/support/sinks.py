@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from broker.base import Change, Delivery, Entry, Item
+from tests.support.waiting import patience
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class RecordingSink:
     async def wait_for(self, predicate: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Return once ``predicate`` holds; it is looked at after every call of the broker."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patience(timeout_s):
                 while not predicate():
                     self._changed.clear()
                     await self._changed.wait()
@@ -66,7 +67,8 @@ class RecordingSink:
     async def in_time(self, work: Awaitable[T], timeout_s: float = 30.0) -> T:
         """The result of ``work``; AssertionError with what the broker told so far if it takes too long."""
         try:
-            return await asyncio.wait_for(work, timeout_s)
+            async with patience(timeout_s):
+                return await work
         except TimeoutError:
             raise AssertionError(f"not within {timeout_s} s; events {self.events[-10:]}") from None
 

@@ -1,11 +1,12 @@
-"""Waiting for something that happens in another process, with a deadline."""
+"""Waiting with a deadline that gives a busy machine its time."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar, cast, overload
 
 from tests.support.busy import waited_s
@@ -13,6 +14,30 @@ from tests.support.busy import waited_s
 T = TypeVar("T")
 
 POLL_S = 0.005
+
+
+@asynccontextmanager
+async def patience(timeout_s: float) -> AsyncIterator[None]:
+    """``asyncio.timeout``, but time in which somebody waited for a core does not count (tests/support/busy.py)."""
+    loop, waited = asyncio.get_running_loop(), waited_s()
+    began_s = loop.time()
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal timer
+        until_s = began_s + timeout_s + waited_s() - waited
+        if until_s <= loop.time():
+            limit.reschedule(until_s)
+        else:
+            timer = loop.call_at(until_s, look)
+
+    async with asyncio.timeout(None) as limit:
+        look()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 @overload

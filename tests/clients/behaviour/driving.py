@@ -15,6 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import patience
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 COMMANDS = {
@@ -48,7 +50,7 @@ class Driver:
     async def until(self, predicate: Callable[[], Any], what: str, timeout_s: float = 20) -> Any:
         """Return what the predicate gives once that is true; it is asked after every event."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with patience(timeout_s):
                 while not (value := predicate()):
                     self._news.clear()
                     await self._news.wait()

@@ -77,7 +77,7 @@ class Connection {
 }
 
 function scripted(name, body) {
-  test(name, { timeout: 10_000 }, async () => {
+  test(name, { timeout: 60_000 }, async () => {
     const server = await Server.start();
     const clients = [];
     const connect = (options) => {
