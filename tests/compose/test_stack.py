@@ -23,7 +23,7 @@ from tests.compose.stack import API_KEY, POLL_S, Stack, token_of
 from tests.support.certificates import self_signed
 from tests.support.crowd import Crowd
 from tests.support.figures import note
-from tests.support.waiting import eventually, eventually_sync
+from tests.support.waiting import eventually, eventually_sync, patience
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -126,7 +126,7 @@ class Newcomers:
         try:
             while True:
                 start = time.monotonic()
-                async with asyncio.timeout(FOUND_S):
+                async with patience(FOUND_S):
                     node = await welcoming_node(self._stack, f"newcomer{len(self.welcomed)}")
                 self.welcomed.append((start, time.monotonic() - start, node))
                 await asyncio.sleep(PROBE_EVERY_S)

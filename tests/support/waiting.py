@@ -18,14 +18,15 @@ POLL_S = 0.005
 
 @asynccontextmanager
 async def patience(timeout_s: float) -> AsyncIterator[None]:
-    """``asyncio.timeout``, but time in which somebody waited for a core does not count (tests/support/busy.py)."""
+    """``asyncio.timeout``, but time in which somebody waited for a core does not count (tests/support/busy.py), up to
+    five times as much again: what hangs is to be told by this and not by the end of the test."""
     loop, waited = asyncio.get_running_loop(), waited_s()
     began_s = loop.time()
     timer: asyncio.TimerHandle | None = None
 
     def look() -> None:
         nonlocal timer
-        until_s = began_s + timeout_s + waited_s() - waited
+        until_s = began_s + timeout_s + min(waited_s() - waited, 5 * timeout_s)
         if until_s <= loop.time():
             limit.reschedule(until_s)
         else:

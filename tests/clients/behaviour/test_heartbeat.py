@@ -19,8 +19,7 @@ pytestmark = [
 
 PROMISED_S = {"javascript": 10 + 5, "python": 10 + 10 + 2}
 """Of silence, of waiting for a pong and, in Python, for an answer to the close (docs/clients.md)."""
-LATE_S = 5
-"""For a machine where others compute."""
+SLACK_S = 1
 
 
 async def test_a_silent_death_is_noticed_as_soon_as_promised() -> None:
@@ -37,7 +36,7 @@ async def test_a_silent_death_is_noticed_as_soon_as_promised() -> None:
             scene.network.hold_down()
 
             async def noticed(one: Driver) -> None:
-                timeout_s = PROMISED_S[one.name] + LATE_S
+                timeout_s = PROMISED_S[one.name] + SLACK_S
                 await one.sees("status", since=since[one.name], timeout_s=timeout_s, status="waiting", code=1006)
                 note(f"half-open connection, times of production: {one.name} notices", time.monotonic() - began_s, "s")
 
