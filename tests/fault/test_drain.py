@@ -73,7 +73,7 @@ async def test_from_the_signal_on_nobody_comes_and_everybody_is_sent_elsewhere_a
             assert (one.close_code, one.told("drain"), one.frames[-1]["op"]) == (1012, 1, "drain")
             assert 0 <= one.frames[-1]["retry_after_ms"] <= 200
         assert max(closed_s) - signalled_s >= 1.6
-        assert max(closed_s) - min(closed_s) >= 0.7
+        assert max(closed_s) - min(closed_s) >= 0.7 - busy_s(), "one after the other"
 
 
 def refuses(port: int) -> bool:

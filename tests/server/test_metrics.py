@@ -196,10 +196,10 @@ def test_an_observation_is_cheap() -> None:
         assert callable(observe)
         best = float("inf")
         for _ in range(5):
-            started = time.perf_counter()
+            started = time.thread_time()
             for _ in range(2000):
                 observe(0.002)
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     theirs = Histogram("h", "h", buckets=LATENCY_BUCKETS_S, registry=CollectorRegistry())

@@ -26,7 +26,7 @@ from tests.support.peer import Peer, View
 from tests.support.redis_cluster import RedisCluster
 from tests.support.redis_sentinel import RedisSentinels
 from tests.support.redis_server import RedisServer
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, patience
 
 SCALED: dict[str, Any] = {"heartbeat_s": 0.4, "lease_s": 1.6, "grace_s": 1, "linger_s": 0.2, "drain_s": 1}
 PRODUCTION: dict[str, Any] = {"heartbeat_s": 2, "lease_s": 8, "grace_s": 5, "linger_s": 1, "drain_s": 20}
@@ -286,7 +286,7 @@ class Traffic:
     async def progress(self, messages: int = 20, timeout_s: float = 30.0) -> None:
         """Return when so many more were acknowledged."""
         target = self.acked + messages
-        async with self._acked, asyncio.timeout(timeout_s):
+        async with self._acked, patience(timeout_s):
             await self._acked.wait_for(lambda: self.acked >= target)
 
     async def _publish(self, one: Peer) -> None:
