@@ -1,8 +1,8 @@
 """What comes in on one WebSocket after its handshake, server side (RFC 6455 §5), as asyncio callbacks.
 
-Nearly all frames are whole, masked texts, or pings and pongs: they are read inline. Every other frame is cut out
-whole and given to the ``websockets`` library, which knows the rules and says with which code to close; its object is
-created when such a frame comes and dropped at the next message boundary, so an idle connection carries none.
+Nearly all frames are whole, masked texts, pings, pongs or plain goodbyes: they are read inline. Every other frame is
+cut out whole and given to the ``websockets`` library, which knows the rules and says with which code to close; its
+object is created when such a frame comes and dropped at the next message boundary, so an idle connection carries none.
 
 What a peer can make us keep is bounded: at most one partial frame no longer than ``max_message``, ``MAX_FRAGMENTS``
 fragments of one message, one chunk of unread frames while reading is held, no pong while the peer owes us 64 KiB of
@@ -36,6 +36,10 @@ be served for most of a second."""
 _ONE_TURN: Final = range(FRAMES_PER_TURN)
 TURN: Final = 8
 """One more reason to hold, beside those in server/connection.py: others are being served first."""
+_GOODBYES: Final = {
+    code.to_bytes(2, "big"): (code, frames.close_frame(code)) for code in (closing.NORMAL, closing.GOING_AWAY)
+}
+"""How nearly all clients close, and the answers."""
 
 _quiet = logging.getLogger("server.wire.rules")
 _quiet.setLevel(logging.ERROR)
@@ -180,17 +184,18 @@ class Inbound(Connection, asyncio.Protocol):
         if bounds.broken:
             self._judge(bytes(data[start : start + 14]))  # the longest header says it all
             return len(data)
-        if bounds.plain and self._rules is None and bounds.opcode != 8:
-            length = bounds.stop - bounds.begin
+        if bounds.plain and self._rules is None and bounds.opcode:
+            payload = apply_mask(data[bounds.begin : bounds.stop], data[bounds.begin - 4 : bounds.begin])
             if bounds.opcode in (1, 2):
-                payload = apply_mask(data[bounds.begin : bounds.stop], data[bounds.begin - 4 : bounds.begin])
                 self.message(payload, bounds.opcode == 1)
                 return bounds.stop
-            if bounds.opcode >= 9 and length <= frames.MAX_CONTROL_BYTES:
+            if bounds.opcode >= 9 and len(payload) <= frames.MAX_CONTROL_BYTES:
                 if bounds.opcode == 9:
-                    mask = data[bounds.begin - 4 : bounds.begin]
-                    self._answer(frames.pong_frame(apply_mask(data[bounds.begin : bounds.stop], mask)))
+                    self._answer(frames.pong_frame(payload))
                 return bounds.stop  # of a pong nothing counts but that something came
+            if payload in _GOODBYES:
+                self._peer_closed(*_GOODBYES[payload])
+                return len(data)
         self._judge(bytes(data[start : bounds.stop]))
         return len(data) if self._deaf else bounds.stop
 

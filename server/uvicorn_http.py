@@ -81,6 +81,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._due_s = 0.0
         self._turned_away = False
+        self._websocket = False
+        """What the present request asks for."""
         self._key = b""
         self._unanswered: list[RequestResponseCycle] = []
         self._body_timer: asyncio.TimerHandle | None = None
@@ -140,7 +142,7 @@ class HttpProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             raise handshake.Refused(_TOO_LARGE)
         asks = self.parser.should_upgrade()
-        websocket = asks and self._should_upgrade()
+        self._websocket = websocket = asks and super()._should_upgrade()
         if not websocket:
             handshake.check_plain(self.parser.get_http_version(), self.headers, asks)
             if len(self._unanswered) > MAX_PIPELINED:
@@ -155,6 +157,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._in_body = True
             if self._body_timer is None:
                 self._body_due()
+
+    def _should_upgrade(self) -> bool:
+        """uvicorn asks three times; once it is looked up in the headers."""
+        return self._websocket
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
