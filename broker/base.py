@@ -163,11 +163,11 @@ class Presence(Protocol):
 class Broker(Protocol):
     """Carries entries between nodes and keeps the logs.
 
-    1. When ``subscribe`` returns, every later append or publish on that channel from any node is delivered.
+    1. When ``subscribe`` is done, every later append or publish on that channel from any node is delivered.
     2. Once per node, however often subscribed.
     3. Entries of one room arrive in the order of their offsets, the same on every node. Appends of one node to one
        room get offsets in the order of the calls, as far as none of them timed out.
-    4. After ``unsubscribe`` returns nothing more of that channel is delivered.
+    4. From the call of ``unsubscribe`` on nothing more of that channel is delivered.
     5. At most once on the wire: a lost connection is rebuilt inside, counted, told to the sink, never raised out of it.
     6. Payloads are untouched bytes.
     7. A node that is not subscribed to a channel receives no byte of it.
@@ -200,12 +200,13 @@ class Broker(Protocol):
     async def wait_ready(self) -> None:
         """Return once ``ready``."""
 
-    async def subscribe(self, channel: str) -> None:
-        """Return when the subscription is confirmed. During an outage waits for it at most a second, then raises
-        :class:`Unavailable` (and the channel is not subscribed)."""
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        """Synchronous call, the order of subscribing and unsubscribing counts. The future is done when the subscription
+        is confirmed; during an outage it waits for that at most a second, then gives :class:`Unavailable` (and the
+        channel is not subscribed)."""
 
-    async def unsubscribe(self, channel: str) -> None:
-        """Idempotent. Never raises."""
+    def unsubscribe(self, channel: str) -> asyncio.Future[None]:
+        """Idempotent. The future is done when that is confirmed, never fails, and may be ignored."""
 
     def append(
         self, room: str, payload: bytes, *, history: History, dedup: Dedup | None = None, author: str | None = None

@@ -133,21 +133,35 @@ class MemoryBroker:
 
     # Channels
 
-    async def subscribe(self, channel: str) -> None:
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
         if self._reason not in ("", "closed", "not started"):
-            try:
-                await asyncio.wait_for(self._ready.wait(), self.options.unavailable_after_s)
-            except TimeoutError:
-                pass
+            return asyncio.ensure_future(self._subscribe_when_back(channel))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._refused(future):
+            self._subscribe(channel)
+            future.set_result(None)
+        return future
+
+    async def _subscribe_when_back(self, channel: str) -> None:
+        try:
+            await asyncio.wait_for(self._ready.wait(), self.options.unavailable_after_s)
+        except TimeoutError:
+            pass
         self._check()
+        self._subscribe(channel)
+
+    def _subscribe(self, channel: str) -> None:
         self._channels.add(channel)
         self.bus.subscribe(self, channel)
 
-    async def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: str) -> asyncio.Future[None]:
         self._channels.discard(channel)
         self.bus.unsubscribe(self, channel)
         if self._pending:
             self._pending = [delivery for delivery in self._pending if delivery[0] != channel]
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(None)
+        return future
 
     def receive(self, channel: str, item: Item) -> None:
         """From the bus: delivered with all else of this tick, in the next one."""

@@ -72,7 +72,7 @@ class LocalHub(Roll, Listener):
         self.expiry = Expiry(settings.leeway_s)
         self.cluster = Cluster(self)
         self.revocations = Revocations(broker, self.tasks, self.cluster.revoked)
-        self.interest = Interest(broker, self.tasks, settings.linger_s, self._channel_dropped)
+        self.interest = Interest(broker, settings.linger_s, self._channel_dropped)
         members: Registry[str, Connection] = Registry()
         self.receipts = Receipts(broker, self.tasks)
         self.feed = Feed(broker, self.tasks, self.counts, members, self.sessions, self.receipts, self._send_to_room)

@@ -149,24 +149,20 @@ class RedisBroker:
 
     # Channels
 
-    async def subscribe(self, channel: str) -> None:
-        topics = self.keys.topics(channel)
-        if len(topics) == 1:
-            await self._shards[topics[0].shard].wanted.subscribe(channel)
-            return
-        results = await asyncio.gather(
-            *(self._shards[topic.shard].wanted.subscribe(channel) for topic in topics), return_exceptions=True
-        )
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        calls = [self._shards[shard].wanted.subscribe(channel) for shard, _ in self.keys.topics(channel)]
+        return calls[0] if len(calls) == 1 else asyncio.ensure_future(self._all_or_nothing(channel, calls))
+
+    async def _all_or_nothing(self, channel: str, calls: Sequence[asyncio.Future[None]]) -> None:
+        results = await asyncio.gather(*calls, return_exceptions=True)
         errors = [result for result in results if result is not None]
         if errors:
-            await self.unsubscribe(channel)
+            self.unsubscribe(channel)
             raise errors[0]
 
-    async def unsubscribe(self, channel: str) -> None:
-        waiting = [self._shards[shard].wanted.unsubscribe(channel) for shard, _ in self.keys.topics(channel)]
-        unconfirmed = [done for done in waiting if done is not None]
-        if unconfirmed:
-            await asyncio.wait(unconfirmed, timeout=self.options.unavailable_after_s)
+    def unsubscribe(self, channel: str) -> asyncio.Future[None]:
+        calls = [self._shards[shard].wanted.unsubscribe(channel) for shard, _ in self.keys.topics(channel)]
+        return calls[0] if len(calls) == 1 else asyncio.ensure_future(_all(calls))
 
     # Messages
 
@@ -257,3 +253,7 @@ class RedisBroker:
 
     def _of(self, room: str) -> Shard:
         return self._shards[self.keys.shard(room)]
+
+
+async def _all(calls: Sequence[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*calls)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections import deque
+from functools import partial
+from typing import NamedTuple, Protocol
 
 from broker.base import Unavailable
 from broker.redis.keys import Keys, Topic
@@ -25,6 +27,15 @@ class Carrier(Protocol):
         """Deliver nothing more of it."""
 
 
+class _Call(NamedTuple):
+    """One that waits."""
+
+    due_s: float
+    channel: str
+    confirmed: asyncio.Future[None]
+    future: asyncio.Future[None]
+
+
 class Wanted:
     """``confirmed`` has a future for every wanted channel, done once the present connection has confirmed it.
     ``broken`` are those that were confirmed on a connection before it and are not yet on this one."""
@@ -39,32 +50,58 @@ class Wanted:
         self._keys = keys
         self._unavailable_after_s = unavailable_after_s
         self._closed = False
+        self._calls: deque[_Call] = deque()
+        """Who waits for a confirmation, oldest first; some may have had it."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def subscribe(self, channel: str) -> None:
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
         """See :meth:`broker.base.Broker.subscribe`. Whoever gives up waiting calls ``unsubscribe``."""
+        loop = asyncio.get_running_loop()
+        call: asyncio.Future[None] = loop.create_future()
         if self._closed:
-            raise Unavailable("the broker is closed: this node is leaving")
-        future = self.confirmed.get(channel)
-        if future is None:
-            future = self.want(channel)
+            fail(call, Unavailable("the broker is closed: this node is leaving"))
+            return call
+        confirmed = self.confirmed.get(channel)
+        if confirmed is None:
+            confirmed = self.want(channel)
             if self.carrier is not None:
-                self.carrier.send(SUBSCRIBE, Topic(self.shard, channel), future)
-        if not future.done():
-            await asyncio.wait((future,), timeout=self._unavailable_after_s)
-        if not future.done():
-            why = "its master is not known" if self.carrier is None else self.carrier.reason or "it does not answer"
-            error = Unavailable(f"cannot subscribe, Redis is away ({why}): retry later")
-            if channel not in self.broken and self.confirmed.get(channel) is future:
-                self._forget(channel, error)
-            raise error
-        future.result()
+                self.carrier.send(SUBSCRIBE, Topic(self.shard, channel), confirmed)
+        confirmed.add_done_callback(partial(_pass_on, call))
+        if not confirmed.done():
+            while self._calls and self._calls[0].future.done():
+                self._calls.popleft()
+            self._calls.append(_Call(loop.time() + self._unavailable_after_s, channel, confirmed, call))
+            if self._timer is None:
+                self._timer = loop.call_later(self._unavailable_after_s, self._look)
+        return call
 
-    def unsubscribe(self, channel: str) -> asyncio.Future[None] | None:
-        """Nothing is delivered from the call on. The future tells when Redis has confirmed; None if there is nothing to
-        confirm."""
-        if channel == self.node_channel:
-            return None
-        return self._forget(channel, Unavailable("unsubscribed meanwhile"))
+    def _look(self) -> None:
+        """Whose call takes too long? One timer for all of them."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._calls and (self._calls[0].future.done() or self._calls[0].due_s <= loop.time()):
+            call = self._calls.popleft()
+            if not call.future.done():
+                self._give_up(call)
+        if self._calls:
+            self._timer = loop.call_at(self._calls[0].due_s, self._look)
+
+    def _give_up(self, call: _Call) -> None:
+        why = "its master is not known" if self.carrier is None else self.carrier.reason or "it does not answer"
+        error = Unavailable(f"cannot subscribe, Redis is away ({why}): retry later")
+        fail(call.future, error)
+        if call.channel not in self.broken and self.confirmed.get(call.channel) is call.confirmed:
+            self._forget(call.channel, error)
+
+    def unsubscribe(self, channel: str) -> asyncio.Future[None]:
+        """See :meth:`broker.base.Broker.unsubscribe`."""
+        done = None
+        if channel != self.node_channel:
+            done = self._forget(channel, Unavailable("unsubscribed meanwhile"))
+        if done is None:  # there is nothing to confirm
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+        return done
 
     def want(self, channel: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,13 +147,25 @@ class Wanted:
     def close(self) -> None:
         """Fail who waits. Idempotent."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for future in self.confirmed.values():
             fail(future, Unavailable("the broker is closed: this node is leaving"))
         self.confirmed.clear()
         self.broken.clear()
 
 
-def fail(future: asyncio.Future[None], error: Exception) -> None:
+def _pass_on(call: asyncio.Future[None], confirmed: asyncio.Future[None]) -> None:
+    if call.done():
+        return
+    error = confirmed.exception()
+    if error is None:
+        call.set_result(None)
+    else:
+        fail(call, error)
+
+
+def fail(future: asyncio.Future[None], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
         future.exception()  # looked at: perhaps nobody waits

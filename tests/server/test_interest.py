@@ -10,60 +10,49 @@ from broker.base import Unavailable
 from broker.memory import MemoryBroker
 from broker.memory_bus import MemoryBus
 from server.interest import Interest
-from server.tasks import Tasks
 from tests.support.sinks import RecordingSink
 
 
 class GatedBroker(MemoryBroker):
-    """A real broker whose subscribe and unsubscribe wait until the test lets them pass."""
+    """A real broker whose subscriptions wait until the test lets them pass."""
 
     def __init__(self, bus: MemoryBus) -> None:
         super().__init__(node_id="n1", bus=bus)
         self.calls: list[str] = []
-        self.called = asyncio.Event()
+        self.unsubscribed = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.away = False
 
-    async def _pass(self, call: str) -> None:
-        self.calls.append(call)
-        self.called.set()
-        await self.gate.wait()
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        self.calls.append(f"+{channel}")
+        return asyncio.ensure_future(self._subscribe_later(channel))
 
-    async def subscribe(self, channel: str) -> None:
-        await self._pass(f"+{channel}")
+    async def _subscribe_later(self, channel: str) -> None:
+        await self.gate.wait()
         if self.away:
             raise Unavailable("away")
         await super().subscribe(channel)
 
-    async def unsubscribe(self, channel: str) -> None:
-        await self._pass(f"-{channel}")
-        await super().unsubscribe(channel)
+    def unsubscribe(self, channel: str) -> asyncio.Future[None]:
+        self.calls.append(f"-{channel}")
+        self.unsubscribed.set()
+        return super().unsubscribe(channel)
 
 
 class World:
     def __init__(self, linger_s: float = 0.0) -> None:
         self.bus = MemoryBus()
         self.broker = GatedBroker(self.bus)
-        self.crashes: list[str] = []
-        self.tasks = Tasks(lambda name, error: self.crashes.append(name))
         self.dropped: list[str] = []
-        self.interest = Interest(self.broker, self.tasks, linger_s, self.dropped.append)
+        self.interest = Interest(self.broker, linger_s, self.dropped.append)
 
     async def __aenter__(self) -> World:
         await self.broker.start(RecordingSink())
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.tasks.close()
         await self.broker.close()
-        assert not self.crashes
-
-    async def settled(self) -> None:
-        """Until no task of the interest runs and no linger is due at once."""
-        await asyncio.sleep(0)
-        while self.tasks._tasks:
-            await asyncio.wait(self.tasks._tasks)
 
 
 async def acquire(world: World, channel: str) -> None:
@@ -86,7 +75,6 @@ async def test_holders_that_come_while_subscribing_share_one_subscription() -> N
     async with World() as world:
         world.broker.gate.clear()
         waiting = [world.interest.acquire("room:a") for _ in range(5)]
-        await world.broker.called.wait()
         assert not any(w is None or w.done() for w in waiting)
         world.broker.gate.set()
         await asyncio.gather(*(w for w in waiting if w is not None))
@@ -98,14 +86,17 @@ async def test_the_last_holder_out_unsubscribes_after_the_linger() -> None:
         await acquire(world, "room:a")
         await acquire(world, "room:a")
         world.interest.release("room:a")
-        await world.settled()
-        assert world.broker.calls == ["+room:a"]
+        await acquire(world, "room:b")
+        world.interest.release("room:b")
+        await world.broker.unsubscribed.wait()
+        assert world.broker.calls == ["+room:a", "+room:b", "-room:b"], "of a there is a holder still"
+        world.broker.calls.clear()
+        world.dropped.clear()
+        world.broker.unsubscribed.clear()
         world.interest.release("room:a")
-        world.broker.called.clear()
-        await world.broker.called.wait()
-        await world.settled()
-        assert world.broker.calls == ["+room:a", "-room:a"] and world.dropped == ["room:a"]
-        assert world.bus.subscribers("room:a") == 0 and not world.interest._channels
+        await world.broker.unsubscribed.wait()
+        assert world.broker.calls == ["-room:a"] and world.dropped == ["room:a"]
+        assert world.bus.subscribers("room:a") == 0 and len(world.interest) == 0
 
 
 async def test_coming_back_within_the_linger_costs_nothing() -> None:
@@ -116,19 +107,30 @@ async def test_coming_back_within_the_linger_costs_nothing() -> None:
         assert world.broker.calls == ["+room:a"]
 
 
-async def test_who_comes_while_unsubscribing_gets_a_subscription_of_its_own() -> None:
+async def test_who_comes_after_the_linger_gets_a_subscription_of_its_own() -> None:
     async with World() as world:
         await acquire(world, "room:a")
-        world.broker.gate.clear()
-        world.broker.called.clear()
         world.interest.release("room:a")
-        await world.broker.called.wait()  # the UNSUBSCRIBE is on its way
-        waiting = world.interest.acquire("room:a")
-        assert waiting is not None
-        world.broker.gate.set()
-        await waiting
+        await world.broker.unsubscribed.wait()
+        await acquire(world, "room:a")
         assert world.broker.calls == ["+room:a", "-room:a", "+room:a"]
         assert world.bus.subscribers("room:a") == 1
+
+
+async def test_what_nobody_wants_any_more_is_given_up_once_it_is_subscribed() -> None:
+    async with World() as world:
+        world.broker.gate.clear()
+        waiting = world.interest.acquire("room:a")
+        assert waiting is not None
+        world.interest.release("room:a")
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0, passed.set)  # later than the linger
+        await passed.wait()
+        assert world.broker.calls == ["+room:a"] and len(world.interest) == 1
+        world.broker.gate.set()
+        await waiting
+        await world.broker.unsubscribed.wait()
+        assert world.bus.subscribers("room:a") == 0 and len(world.interest) == 0
 
 
 async def test_a_failed_subscription_is_tried_again_when_the_broker_is_back() -> None:
@@ -140,9 +142,8 @@ async def test_a_failed_subscription_is_tried_again_when_the_broker_is_back() ->
             await waiting
         world.broker.away = False
         world.interest.retry()
-        await world.settled()
-        assert world.bus.subscribers("room:a") == 1
-        assert world.interest.acquire("room:a") is None
+        await acquire(world, "room:a")
+        assert world.bus.subscribers("room:a") == 1 and world.broker.calls == ["+room:a", "+room:a"]
 
 
 async def test_a_failed_subscription_nobody_wants_any_more_is_forgotten() -> None:
@@ -152,8 +153,10 @@ async def test_a_failed_subscription_nobody_wants_any_more_is_forgotten() -> Non
         assert waiting is not None
         world.interest.release("room:a")
         await asyncio.wait((waiting,))
-        await world.settled()
+        passed = asyncio.Event()
+        asyncio.get_running_loop().call_later(0, passed.set)  # later than the linger
+        await passed.wait()
+        assert len(world.interest) == 0
         world.broker.away = False
         world.interest.retry()
-        await world.settled()
-        assert world.bus.subscribers("room:a") == 0 and not world.interest._channels
+        assert world.broker.calls == ["+room:a"]

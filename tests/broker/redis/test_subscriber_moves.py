@@ -101,9 +101,7 @@ async def test_an_unsubscription_answered_by_the_move_itself_is_not_taken_for_tw
             answer(b"sunsubscribe", name("room:y")),
             moved(),
         ]
-        done = wanted.unsubscribe("room:x")
-        assert done is not None
-        await asyncio.wait_for(done, 5)
+        await asyncio.wait_for(wanted.unsubscribe("room:x"), 5)
         await eventually(lambda: "room:y" in wanted.broken)
         assert moves and not wanted.confirmed["room:y"].done()
         await wanted.subscribe("room:z")  # the answers still fit
@@ -112,10 +110,8 @@ async def test_an_unsubscription_answered_by_the_move_itself_is_not_taken_for_tw
 async def test_a_channel_that_was_lost_is_asked_for_again_once_it_was_looked_up() -> None:
     async with Scripted().running() as server, subscribed(server, "room:x", "room:y") as (subscriber, wanted, _, _):
         server.on_unsubscribe = [answer(b"sunsubscribe", name("room:x")), moved()]
-        assert wanted.unsubscribe("room:other") is None  # nothing to say
-        done = wanted.unsubscribe("room:y")
-        assert done is not None
-        await asyncio.wait_for(done, 5)
+        assert wanted.unsubscribe("room:other").done()  # nothing to say
+        await asyncio.wait_for(wanted.unsubscribe("room:y"), 5)
         await eventually(lambda: "room:x" in wanted.broken)
         subscriber.reconcile()
         await wanted.subscribe("room:x")
