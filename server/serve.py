@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from server.app import ENDS_S, Node
 from server.drain import drain
 from server.fastlane import FastConnection
-from server.uvicorn_http import FastLane
+from server.uvicorn_http import FastLane, limit_connections
 
 logger = logging.getLogger("server.serve")
 
@@ -59,6 +59,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets or []
         await super().startup(sockets)
+        limit_connections(sock for server in self.servers for sock in server.sockets)
         _settle()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -41,6 +43,15 @@ itself it takes a quarter of an hour."""
 UNSENT_BYTES = 256 * 1024
 """So much does the kernel take that it cannot send yet (TCP_NOTSENT_LOWAT). Left to itself it takes up to 4 MiB for a
 peer that reads nothing (net.ipv4.tcp_wmem), and only then would we notice."""
+
+
+def limit_connections(listening: Iterable[socket.socket]) -> None:
+    """Set the kernel's limits on these sockets: connections inherit them (tcp(7)), which spares each of them two calls.
+    Those that came already go without."""
+    for sock in listening:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 class FastLane:
@@ -92,12 +103,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Since the last look the application has let the body wait, not the peer."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        """In place of uvicorn's own, which has the loop make a socket object for each address that it asks for."""
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.server = _address(transport, "sockname")
+        self.client = _address(transport, "peername")
+        self.scheme = "https" if transport.get_extra_info("sslcontext") else "http"
         self._head_due()
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_done()
@@ -275,6 +288,15 @@ class HttpProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # it knows this object: gone now, not when cycles are collected
         if rest:
             connection.data_received(rest)
+
+
+def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """``sockname`` or ``peername`` as ASGI has it."""
+    try:
+        found = transport.get_extra_info(name)
+    except OSError:
+        return None  # the peer has gone already
+    return found[:2] if isinstance(found, tuple) else None
 
 
 _INVALID = handshake.response(400, [], b"Invalid HTTP request received.\n")

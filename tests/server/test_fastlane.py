@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -706,15 +705,6 @@ async def test_a_peer_that_goes_while_the_application_thinks_about_it_leaves_not
         think.set()
         await eventually(lambda: not served.server.server_state.tasks and not served.connections)
     assert [type(error) for error in errors] == [Disconnected]
-
-
-async def test_the_kernel_gives_a_dead_peer_up_after_15_s() -> None:
-    connections: list[FastConnection] = []
-    async with serving(lane_config(handing_off(Busy(), connections))) as served:
-        async with raw_client(served.port, handshake()) as client:
-            await opened(client)
-            sock = connections[0].transport.get_extra_info("socket")
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15_000
 
 
 # Heads of requests.

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from server.heartbeat import Heartbeat
-from server.uvicorn_http import FastLane
+from server.uvicorn_http import FastLane, limit_connections
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455 §1.3
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -41,6 +41,7 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[Served]:
         listener.bind(("127.0.0.1", 0))
         if not config.loaded:
             config.load()
+        limit_connections([listener])
         server = uvicorn.Server(config)
         server.lifespan = config.lifespan_class(config)
         await server.startup([listener])
