@@ -35,7 +35,7 @@ class Refused(Exception):
         self.response = response
 
 
-def check(method: str, version: str, headers: Headers) -> bytes:
+def check(method: bytes, version: str, headers: Headers) -> bytes:
     """The key of a good handshake. Raises :class:`Refused`."""
     keys: list[bytes] = []
     versions: list[bytes] = []
@@ -58,7 +58,7 @@ def check(method: str, version: str, headers: Headers) -> bytes:
         good_key = len(keys) == 1 and len(base64.b64decode(keys[0], validate=True)) == 16
     except binascii.Error:
         good_key = False
-    if method != "GET" or version != "1.1" or hosts != 1 or bodies or upgrades != 1 or not good_key:
+    if method != b"GET" or version != "1.1" or hosts != 1 or bodies or upgrades != 1 or not good_key:
         text = b"A WebSocket handshake is a GET over HTTP/1.1: one Host, one Sec-WebSocket-Key of 16 bytes, no body.\n"
         raise Refused(response(400, [], text))
     return keys[0]

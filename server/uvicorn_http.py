@@ -155,21 +155,21 @@ class HttpProtocol(HttpToolsProtocol):
         if size > MAX_HEAD_BYTES:
             raise handshake.Refused(_TOO_LARGE)
         asks = self.parser.should_upgrade()
-        self._websocket = websocket = asks and super()._should_upgrade()
-        if not websocket:
-            handshake.check_plain(self.parser.get_http_version(), self.headers, asks)
-            if len(self._unanswered) > MAX_PIPELINED:
-                raise handshake.Refused(_INVALID)
-        super().on_headers_complete()
-        if websocket:
-            self._key = handshake.check(self.scope["method"], self.scope["http_version"], self.headers)
+        version = self.parser.get_http_version()
+        self._websocket = asks and super()._should_upgrade()
+        if self._websocket:  # of this uvicorn need not know more
+            self._key = handshake.check(self.parser.get_method(), version, self.headers)
             if self._busy():
                 raise handshake.Refused(_INVALID)
-        else:
-            self._unanswered.append(self.cycle)
-            self._in_body = True
-            if self._body_timer is None:
-                self._body_due()
+            return
+        handshake.check_plain(version, self.headers, asks)
+        if len(self._unanswered) > MAX_PIPELINED:
+            raise handshake.Refused(_INVALID)
+        super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        self._in_body = True
+        if self._body_timer is None:
+            self._body_due()
 
     def _should_upgrade(self) -> bool:
         """uvicorn asks three times; once it is looked up in the headers."""
@@ -261,7 +261,6 @@ class HttpProtocol(HttpToolsProtocol):
         """The request head asks for a WebSocket; ``rest`` is what came after it."""
         raw_path, _, query = self.url.partition(b"?")
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # the parser's own dict becomes ours
-        del scope["method"]
         scope["type"] = "websocket"
         scope["asgi"] = {"version": self.asgi_version, "spec_version": "2.4"}
         scope["scheme"] = "wss" if self.scheme == "https" else "ws"
