@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import unquote_plus
 
 import jwt
 
@@ -106,8 +106,10 @@ def credentials(scope: Mapping[str, Any]) -> Credentials:
         headers[name] = value
     query_string = scope["query_string"]
     query = {}
-    if query_string:
-        query = {name: values[-1] for name, values in parse_qs(query_string.decode("latin-1")).items()}
+    for pair in query_string.decode("latin-1").split("&"):
+        name, _, value = pair.partition("=")
+        if value:
+            query[unquote_plus(name)] = unquote_plus(value)
     session = scope.get("session") or {} if "origin" in headers else {}
     return Credentials(headers, query, tuple(scope.get("subprotocols") or ()), session)
 

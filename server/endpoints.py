@@ -99,7 +99,7 @@ class ProtocolEndpoint:
         hub = self._site.hub
         connection.packed = packed
         # Claims are for handlers; without any there is no use in keeping them.
-        connection.identity = identity if self._keep else identity._replace(principal=None)
+        connection.identity = identity if self._keep else Identity(*identity[:-1])
         if self._keep:
             connection.handler = hub_connection(connection, scope, hub)
         hub.attach(connection, route_path(scope), identity.user, session)

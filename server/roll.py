@@ -22,7 +22,7 @@ class Roll:
 
     def enter(self, connection: Connection) -> None:
         """It has come, and says itself who and where it is."""
-        paths, users = (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
+        paths, users = self._tables(connection)
         paths.add(connection.path, connection)
         self.sessions.add(connection.session, connection)
         if connection.user is not None:
@@ -30,8 +30,11 @@ class Roll:
 
     def strike(self, connection: Connection) -> None:
         """It has gone."""
-        for table in (self.paths, self.users, self.sessions, self.raw_paths, self.raw_users):
+        for table in (*self._tables(connection), self.sessions):
             table.discard(connection)
+
+    def _tables(self, connection: Connection) -> tuple[Registry[str, Connection], Registry[str, Connection]]:
+        return (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)
 
     def addressed(self, channel: str) -> list[Connection]:
         """Whom a signal is for: a user's connections, or all of this node's."""
