@@ -36,7 +36,7 @@ class Reception:
         connection.id = self._last_id
         connection.path = path
         connection.user = user
-        connection.session = session or secrets.token_hex(16)
+        connection.session = session or secrets.token_urlsafe(16)
         connection.listener = hub
         hub.counts.connections += 1
         hub.counts.connections_total += 1
