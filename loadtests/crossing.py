@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 from rich.console import Console
 from typer import Option
 
 from loadtests.accounting import rss_bytes
-from loadtests.errors import SetupError
 from loadtests.fanout import DELIVERIES, LATENCY, SETTLE_S
 from loadtests.options import Samples, Seconds
 from loadtests.result import Column, Goal, Plot, Result, Sample
@@ -27,9 +26,11 @@ COLUMNS = (
     Column("p99_us", "from due to heard p99 µs"),
     Column("p999_us", "from due to heard p99.9 µs"),
     Column("max_us", "from due to heard max µs"),
-    Column("cpu_share", "CPU of both servers, of their core", percent=True),
+    Column("cpu_us_per_message", "CPU of both servers µs per message"),
+    Column("cpu_share", "of their core", percent=True),
     Column("kernel_share", "of that in the kernel", percent=True),
     Column("redis_us_per_message", "Redis CPU µs per message", 1),
+    Column("redis_reads_per_message", "reads by Redis per message", 2),
     Column("rss_mib", "RSS MiB of both", 1),
     Column("lost", "lost"),
     Column("duplicated", "duplicated"),
@@ -75,31 +76,20 @@ class Crossing:
         return [Goal("p99_us", "ratio", None, 2.0, "half load")] if half else []
 
 
-class Busy(NamedTuple):
-    """How much of their core the two servers used at a rate."""
-
-    rate: int
-    share: float
-
-
-def rate_for(share: float, low: Busy, high: Busy) -> int:
-    """The rate at which that much of the core is used, on the line through two measurements: a part comes with the
-    messages, another is there without any. SetupError if more messages did not make the core busier."""
-    if high.rate <= low.rate or high.share <= low.share:
-        tried = f"{low.share:.1%} at {low.rate:,}/s, {high.share:.1%} at {high.rate:,}/s"
-        raise SetupError(f"cannot tell at which rate the nodes' core is half busy ({tried}): give --rate")
-    return max(1, round(low.rate + (share - low.share) * (high.rate - low.rate) / (high.share - low.share)))
+def half_load(cpu_us: float) -> int:
+    """The rate at which messages that cost so much CPU each use half a core."""
+    return max(1, round(HALF * 1e6 / max(1.0, cpu_us)))
 
 
 def run(scenario: Crossing, stage: Stage, console: Console) -> Result:
-    """Raises :class:`SetupError` when it could not be measured."""
+    """Raises :class:`loadtests.errors.SetupError` when it could not be measured."""
     allow_open_files(scenario.subscribers)
     samples: list[Sample] = []
     finding = scenario.rate is None
     with steps(finding + scenario.samples * len(KINDS), console) as progress:
         if scenario.rate is None:
             with progress.step("half load") as tell, _pair(stage, "node") as pair:
-                rate = _half_load(scenario, stage, pair, tell)
+                rate = _find_half_load(scenario.subscribers, stage, pair, tell)
         else:
             rate = scenario.rate
         for number in range(1, scenario.samples + 1):
@@ -133,15 +123,13 @@ def _pair(stage: Stage, kind: Kind) -> Iterator[Pair]:
         yield near, far
 
 
-def _half_load(scenario: Crossing, stage: Stage, nodes: Pair, tell: Tell) -> int:
-    """Messages/s at which the core of the nodes is half busy. What a low rate needs tells which rate comes near."""
-
-    def busy(rate: int) -> Busy:
-        figures = _measure(scenario.subscribers, rate, FIND_S, stage, nodes, tell).figures
-        return Busy(rate, figures["cpu_share"])
-
-    low = busy(LOW_RATE)
-    return rate_for(HALF, low, busy(rate_for(HALF, Busy(0, 0.0), low)))
+def _find_half_load(subscribers: int, stage: Stage, nodes: Pair, tell: Tell) -> int:
+    """Messages/s at which the core of the nodes is half busy. A message is cheaper the more there are, and part of the
+    core is used without any: so what one costs is measured at a low rate, and once more near the one that is sought."""
+    rate = LOW_RATE
+    for _ in range(2):
+        rate = half_load(_measure(subscribers, rate, FIND_S, stage, nodes, tell).figures["cpu_us_per_message"])
+    return rate
 
 
 def _measure(subscribers: int, rate: int, duration_s: float, stage: Stage, pair: Pair, tell: Tell) -> Sample:
@@ -172,7 +160,9 @@ def _measure(subscribers: int, rate: int, duration_s: float, stage: Stage, pair:
         **used,
         **{name: seen[name] + own[name] for name in ("lost", "duplicated", "reordered", "early", "closed")},
         "deliveries_per_s": seen["deliveries"] / seen["span_s"] if seen["span_s"] > 0 else 0.0,
+        "cpu_us_per_message": used["cpu_s"] * 1e6 / count,
         "redis_us_per_message": used["redis_cpu_s"] * 1e6 / count,
+        "redis_reads_per_message": used["redis_reads"] / count,
         "rss_mib": sum(rss_bytes(server.child.pid) for server in (near, far)) / 2**20,
         "speaker_late_max_us": said["late_max_us"],
     }
