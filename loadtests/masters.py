@@ -38,6 +38,7 @@ COLUMNS = (
     Column("reordered", "out of order, or twice"),
     Column("us_per_publish", "CPU of all masters per message, µs", 1),
     Column("calls_per_publish", "calls of scripts per message", 2),
+    Column("reads_per_publish", "reads by the masters per message", 2),
     Column("busiest_share", "busiest master's core", percent=True),
     Column("cpu_evenness", "busiest master to the mean", 2),
     Column("full_at_per_s", "messages per second with the busiest master's core full"),
@@ -141,7 +142,9 @@ class Peer:
 
     def publish(self) -> None:
         self.sent_s.append(time.monotonic())
-        self.say(op="message", room=self.room, data=PAYLOAD, id=len(self.sent_s))
+        number = len(self.sent_s)
+        # With a key for retries, as clients do.
+        self.say(op="message", room=self.room, data=PAYLOAD, key=f"k{number}", id=number)
 
 
 async def _enter(room: str, user: str, port: int, changed: asyncio.Event) -> Peer:
@@ -163,7 +166,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Master], nodes: 
     members = [await _enter(room, f"m-{room}", nodes[1].port, changed) for room in rooms]
     publishers = [await _enter(room, f"p-{room}", nodes[0].port, changed) for room in rooms]
     tell(f"{scenario.rate:,} messages/s for {scenario.duration_s:g} s")
-    calls = sum(server.calls() for server in servers)
+    calls, reads = sum(server.calls() for server in servers), sum(server.reads() for server in servers)
     before = [server.cpu_s() for server in servers]
     watch = Watch(lambda: [node.child.pid for node in nodes])
     began_s = time.monotonic()
@@ -182,6 +185,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Master], nodes: 
     cpu_s = [server.cpu_s() - was for server, was in zip(servers, before, strict=True)]
     used = watch.close()
     calls = sum(server.calls() for server in servers) - calls
+    reads = sum(server.reads() for server in servers) - reads
     held = [server.held() for server in servers]
     took_s = [seconds for peer in publishers for seconds in peer.took_s]
     seen = {
@@ -207,6 +211,7 @@ async def _load(name: str, scenario: Masters, servers: Sequence[Master], nodes: 
         "user_evenness": _evenness([users for _, users in held]),
         "ack_p99_ms": quantile(took_s, 0.99) * 1e3,
         "calls_per_publish": calls / published,
+        "reads_per_publish": reads / published,
     }
     return Sample(name, figures, seen | watch.curves)
 

@@ -2,7 +2,8 @@
 
 CPU of the nodes is a sum over what happens: deliveries, messages heard from Redis (once by every node that has a member
 of the room), messages said, connects, and connections that only exist. CPU of Redis is a sum over messages appended,
-messages sent to nodes, and nodes. Everything is per second; CPU is in cores.
+over what it reads at once from a node (several messages, when they come close together) and sends on at once to each
+that hears of it, and over nodes. Everything is per second; CPU is in cores.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ class Constants:
     node_bytes: float
     """Resident memory, per joined connection and of a node without any."""
     append_us: float
-    """Redis, per message: the script that appends and publishes."""
+    """Redis, per message: what the script does for it."""
+    read_us: float
+    """Redis, per read: it takes what a node has sent, however many messages that is, and answers in one write."""
     sent_us: float
-    """Redis, per message and node that has a member of its room."""
+    """Redis, per read and node that has a member of a room in it: one write."""
     redis_connect_us: float
     """Redis, per connect-and-join with presence."""
     redis_beat_us: float
     """Redis, per node and second: heartbeats and probes."""
-    spread_factor: float
-    """CPU of all masters of a cluster per message, to that of one Redis: a call carries the messages of one shard."""
     append_bytes: float
     sent_bytes: float
     """On Redis' network: per message to it, and from it per message and node that hears it."""
@@ -116,11 +117,13 @@ def node_cores(constants: Constants, load: Load, nodes: int, messages_per_write:
     )
 
 
-def redis_cores(constants: Constants, load: Load, nodes: int) -> float:
-    """CPU of one Redis for all of it; of a cluster's masters together it is ``spread_factor`` times that."""
+def redis_cores(constants: Constants, load: Load, nodes: int, messages_per_read: float = 1.0) -> float:
+    """CPU of one Redis, or of all masters of a cluster together. ``messages_per_read``: how many messages a node sends
+    at once; 1 where clients do not speak in step, and more only helps."""
     return 1e-6 * (
         load.messages * constants.append_us
-        + heard(load, nodes) * constants.sent_us
+        + load.messages / messages_per_read * constants.read_us
+        + heard(load, nodes) / messages_per_read * constants.sent_us
         + load.connects_per_s * constants.redis_connect_us
         + nodes * constants.redis_beat_us
     )
@@ -156,10 +159,7 @@ def size(constants: Constants, load: Load, limits: Limits) -> Sizing:
     """The fewest nodes and masters that carry it within the limits."""
     nodes = _fewest_nodes(constants, load, limits)
     cores = redis_cores(constants, load, nodes)
-    masters = max(1, math.ceil(cores / limits.fill))
-    if masters > 1:
-        masters = min(SHARDS, math.ceil(cores * constants.spread_factor / limits.fill))
-    of_masters = cores * (constants.spread_factor if masters > 1 else 1.0)
+    masters = min(SHARDS, max(1, math.ceil(cores / limits.fill)))
     redis_bits = heard(load, nodes) * constants.sent_bytes * 8
     entries = sum(r.count * min(HISTORY_ENTRIES, r.rate * HISTORY_S) for r in load.rooms)
     in_rooms = sum(r.count * r.members for r in load.rooms)
@@ -169,7 +169,7 @@ def size(constants: Constants, load: Load, limits: Limits) -> Sizing:
         node_bytes=constants.node_bytes + load.connections / nodes * constants.connection_bytes,
         node_bits_per_s=load.deliveries * constants.delivery_bytes * 8 / nodes,
         masters=masters,
-        master_share=of_masters / masters,
+        master_share=cores / masters,
         redis_bytes=entries * constants.log_bytes + in_rooms * constants.user_bytes,
         redis_bits_per_s=redis_bits,
         back_s=load.connections / nodes * constants.connect_us * 1e-6,
@@ -202,12 +202,11 @@ def uses(constants: Constants, load: Load, limits: Limits) -> dict[str, float]:
     nodes = _fewest_nodes(constants, load, limits)
     busiest = max(load.rooms, key=lambda rooms: rooms.rate * nodes_with_members(rooms.members, nodes))
     hearers = nodes_with_members(busiest.members, nodes)
-    of_master = 1e-6 * busiest.rate * (constants.append_us + hearers * constants.sent_us)
-    of_all = redis_cores(constants, load, nodes) * constants.spread_factor
+    of_master = 1e-6 * busiest.rate * (constants.append_us + constants.read_us + hearers * constants.sent_us)
     return {
         "the core of the master of the busiest room": of_master / limits.fill,
         "the network of that master": busiest.rate * hearers * constants.sent_bytes * 8 / LINK_BITS_PER_S,
-        f"the cores of {SHARDS} masters": of_all / SHARDS / limits.fill,
+        f"the cores of {SHARDS} masters": redis_cores(constants, load, nodes) / SHARDS / limits.fill,
         "the core of a node, by what it hears": 1e-6 * heard(load, nodes) / nodes * constants.heard_us / limits.fill,
     }
 

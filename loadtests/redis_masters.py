@@ -31,6 +31,10 @@ class Master(NamedTuple):
         """Calls of scripts so far. What a script does inside it is not counted."""
         return int(self.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
+    def reads(self) -> int:
+        """How often it read from a connection so far."""
+        return int(self.client.info("stats")["total_reads_processed"])
+
     def cpu_s(self) -> float:
         found = self.client.info("cpu")
         return float(found["used_cpu_sys"]) + float(found["used_cpu_user"])

@@ -111,7 +111,8 @@ class Window:
 
     def close(self) -> dict[str, float]:
         """What :meth:`Watch.close` says, how busy the cores were, and what Redis did: ``redis_cpu_s``,
-        ``redis_in_bytes``, ``redis_out_bytes``, ``redis_calls``, ``redis_used_bytes`` (by which its memory grew)."""
+        ``redis_in_bytes``, ``redis_out_bytes``, ``redis_reads``, ``redis_calls``, ``redis_used_bytes`` (by which its
+        memory grew)."""
         figures = self._watch.close()
         for name, core, before in zip(("server_core_busy", "load_core_busy"), self._cores, self._busy, strict=False):
             figures[name] = core_time(core).busy_share_since(before)

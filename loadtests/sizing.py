@@ -116,9 +116,9 @@ def model(
 ) -> None:
     """What an installation needs, from what single runs cost on this machine; Markdown on stdout.
 
-    Needs reports of growth, chat, idle, handshake, presence-storm, cluster and masters; takes any of fanout. Tells the
-    constants, how far they are from the runs on 1, 2 and 4 nodes, and for a load: nodes, Redis masters, memory,
-    bandwidth, and what breaks first.
+    Needs reports of growth, chat, idle, handshake, presence-storm, cluster, cross-node and masters; takes any of
+    fanout. Tells the constants, how far they are from the runs on 1, 2 and 4 nodes and on 1 and 3 masters, and for a
+    load: nodes, Redis masters, memory, bandwidth, and what breaks first.
     """
     try:
         groups = [rooms_of(words) for words in rooms or ()]

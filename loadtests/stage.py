@@ -185,8 +185,8 @@ class Stage:
         return int(count)
 
     def redis_use(self) -> dict[str, float]:
-        """What Redis used so far: CPU, bytes from and to its connections, memory, and the commands it was sent by
-        nodes: scripts and subscriptions. What a script does inside it is no command."""
+        """What Redis used so far: CPU, bytes from and to its connections, memory, how often it read from one of them,
+        and the commands it was sent by nodes: scripts and subscriptions. What a script does inside it is no command."""
         found = self._redis.info("cpu", "stats", "memory", "commandstats")
         stats = [found[f"cmdstat_{name}"] for name in NODE_COMMANDS if f"cmdstat_{name}" in found]
         return {
@@ -194,6 +194,7 @@ class Stage:
             "redis_in_bytes": float(found["total_net_input_bytes"]),
             "redis_out_bytes": float(found["total_net_output_bytes"]),
             "redis_used_bytes": float(found["used_memory"]),
+            "redis_reads": float(found["total_reads_processed"]),
             "redis_calls": float(sum(int(each["calls"]) for each in stats)),
         }
 

@@ -36,6 +36,7 @@ COLUMNS = (
     Column("p99_us", "latency p99 µs"),
     Column("ack_p99_us", "acknowledged p99 µs"),
     Column("redis_us_per_message", "Redis CPU µs per message", 1),
+    Column("redis_reads_per_message", "reads by Redis per message", 2),
     Column("redis_in_bytes_per_message", "bytes to Redis per message"),
     Column("redis_out_bytes_per_message", "bytes from Redis per message"),
     Column("redis_bytes_per_message", "Redis memory per message, bytes"),
@@ -260,6 +261,7 @@ async def _measure(scenario: Talk, stage: Stage, server: Server, tell: Tell) -> 
         "p99_us": quantile(talkers.latencies_us, 0.99),
         "ack_p99_us": quantile(talkers.acks_us, 0.99),
         "redis_us_per_message": server_side["redis_cpu_s"] * 1e6 / said,
+        "redis_reads_per_message": server_side["redis_reads"] / said,
         **{
             f"redis_{kind}_per_message": server_side[f"redis_{name}"] / said
             for kind, name in (("in_bytes", "in_bytes"), ("out_bytes", "out_bytes"), ("bytes", "used_bytes"))

@@ -32,10 +32,10 @@ CONSTANTS = Constants(
     connection_bytes=5000.0,
     node_bytes=70e6,
     append_us=20.0,
+    read_us=25.0,
     sent_us=3.0,
     redis_connect_us=15.0,
     redis_beat_us=300.0,
-    spread_factor=1.8,
     append_bytes=500.0,
     sent_bytes=250.0,
     log_bytes=270.0,
@@ -67,7 +67,9 @@ def test_one_room_on_one_node_by_hand() -> None:
     # deliveries, heard, said, connects, idle
     by_hand = 50_000 * 4 + 50 * 30 + 50 * 60 + 2 * 250 + 1000 * 1
     assert node_cores(CONSTANTS, load, 1) == pytest.approx(by_hand / 1e6)
-    assert redis_cores(CONSTANTS, load, 1) == pytest.approx((50 * 20 + 50 * 3 + 2 * 15 + 300) / 1e6)
+    assert redis_cores(CONSTANTS, load, 1) == pytest.approx((50 * (20 + 25) + 50 * 3 + 2 * 15 + 300) / 1e6)
+    in_tens = 50 * 20 + 5 * 25 + 5 * 3 + 2 * 15 + 300
+    assert redis_cores(CONSTANTS, load, 1, messages_per_read=10.0) == pytest.approx(in_tens / 1e6)
     half = 25_000 * 4 + 25_000 * 1 + 25 * 30 + 50 * 60 + 2 * 250 + 1000 * 1
     assert node_cores(CONSTANTS, load, 1, messages_per_write=2.0) == pytest.approx(half / 1e6)
 

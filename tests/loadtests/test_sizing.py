@@ -24,6 +24,10 @@ JOINED = {10: 4.0, 100: 2.0, 1000: 1.0, 10_000: 1.0}
 """Messages per write: a node that is sent much gathers them."""
 
 
+READS = {"chat": 0.2, "cross-node": 1.0, "1 master": 0.05, "3 masters": 0.25}
+"""By Redis, per message: so many of those that a node sends come together."""
+
+
 def sample(server: str = "node", /, **figures: float) -> dict[str, Any]:
     return {"server": server, **figures}
 
@@ -31,6 +35,12 @@ def sample(server: str = "node", /, **figures: float) -> dict[str, Any]:
 def per_delivery(constants: Constants, members: float, joined: float) -> float:
     alone = 1 / joined
     return constants.write_us * alone + constants.joined_us * (1 - alone) + constants.heard_us * alone / members
+
+
+def redis_us(constants: Constants, run: str, nodes: int, rate: float = float("inf")) -> float:
+    """Per message, of a run whose messages are heard by all of its nodes."""
+    reads_us = READS[run] * (constants.read_us + nodes * constants.sent_us)
+    return constants.append_us + reads_us + nodes * constants.redis_beat_us / rate
 
 
 def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
@@ -43,7 +53,8 @@ def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
         "messages_per_s": 2000.0,
         "deliveries_per_s": 10_000.0,
         "cpu_us_per_message": constants.said_us + 5 * constants.write_us + constants.heard_us,
-        "redis_us_per_message": constants.append_us + constants.sent_us + constants.redis_beat_us / 2000,
+        "redis_us_per_message": redis_us(constants, "chat", 1, 2000),
+        "redis_reads_per_message": READS["chat"],
         "redis_in_bytes_per_message": constants.append_bytes,
         "redis_bytes_per_message": constants.log_bytes,
     }
@@ -63,10 +74,13 @@ def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
         )
         for name, (nodes, hearing) in HEARERS.items()
     ]
-    on_one = constants.append_us + 2 * constants.sent_us
+    crossing = {
+        "redis_us_per_message": redis_us(constants, "cross-node", 2, 500),
+        "redis_reads_per_message": READS["cross-node"],
+    }
     masters = [
-        sample("1 master", us_per_publish=on_one),
-        sample("3 masters", us_per_publish=on_one * constants.spread_factor),
+        sample(name, us_per_publish=redis_us(constants, name, 2), reads_per_publish=READS[name])
+        for name in ("1 master", "3 masters")
     ]
     found: Mapping[str, tuple[Mapping[str, object], list[dict[str, Any]]]] = {
         "growth": ({}, [sample(**growth)]),
@@ -75,6 +89,7 @@ def planted(constants: Constants = CONSTANTS) -> list[dict[str, Any]]:
         "handshake": ({}, [sample(cpu_us_per_join=constants.connect_us)]),
         "presence-storm": ({}, [sample(**storm)]),
         "cluster": ({"subscribers": 1000, "messages/s": 50}, on_nodes),
+        "cross-node": ({"messages/s": 500}, [sample(**crossing)]),
         "masters": ({"rooms": 300, "messages/s": 3000}, masters),
     }
     return [{"scenario": name, "parameters": p, "samples": samples} for name, (p, samples) in found.items()]
@@ -89,14 +104,27 @@ def test_planted_costs_come_back_and_every_one_names_its_source() -> None:
 def test_runs_of_such_a_machine_are_foretold() -> None:
     reports = Reports([Report(each) for each in planted()])
     found = checks(reports, constants_of(reports))
-    assert [check.run for check in found] == ["1 node", "2 nodes", "4 nodes", "masters, 300 rooms"]
-    assert [check.error for check in found] == pytest.approx([0] * 4, abs=1e-6)
+    runs = ["1 node", "2 nodes", "4 nodes", "1 master, 300 rooms", "3 masters, 300 rooms"]
+    assert [check.run for check in found] == runs
+    assert [check.error for check in found] == pytest.approx([0] * 5, abs=1e-6)
 
 
 def test_an_error_is_told_as_one() -> None:
     reports = Reports([Report(each) for each in planted()])
     found = checks(reports, replace(constants_of(reports), write_us=2 * CONSTANTS.write_us))
     assert found[0].error == pytest.approx(0.98, abs=0.02), "nearly all of it is writes"
+    found = checks(reports, replace(constants_of(reports), read_us=2 * CONSTANTS.read_us))
+    assert [check.error for check in found[:3]] == pytest.approx([0] * 3, abs=1e-6)
+    assert found[4].error > found[3].error > 0, "the more is read for a message, the more wrong"
+
+
+def test_what_was_sent_cannot_have_cost_more_than_all_of_it() -> None:
+    found = planted()
+    for each in found:
+        if each["scenario"] == "chat":
+            each["samples"][0]["redis_us_per_message"] = READS["chat"] * CONSTANTS.sent_us
+    with pytest.raises(SetupError, match="run all three again"):
+        constants_of(Reports([Report(each) for each in found]))
 
 
 def test_a_fanout_more_is_one_measurement_more() -> None:
@@ -163,6 +191,7 @@ def test_reports_of_real_runs_have_all_it_needs(tmp_path: Path) -> None:
         "handshake": "--seconds 1 --samples 1",
         "presence-storm": "--connections 200",
         "cluster": "--subscribers 40 --seconds 1 --samples 1",
+        "cross-node": "--subscribers 20 --rate 100 --seconds 1 --samples 1",
         "masters": "--rooms 20 --rate 200 --seconds 1",
     }
     for name, words in sizes.items():
