@@ -33,6 +33,8 @@ class Connection:
     """What the hub knows and may do. Equality is identity; ``id`` is unique within the node's life."""
 
     lane: ClassVar[str] = "fast"
+    transport: asyncio.Transport
+    """Only of connections that are :attr:`direct`."""
     __slots__ = (
         "acks",
         "backlog",
@@ -86,6 +88,12 @@ class Connection:
         """When the latest bad requests came; None when there were none."""
 
     # What the hub calls.
+
+    @property
+    def direct(self) -> bool:
+        """JSON frames may be written to its :attr:`transport` as they are, without :meth:`send`. Its listener is told
+        when this changes."""
+        return False
 
     def send(self, batch: frames.Batch) -> None:
         """What a tick brought for one room or path. Never raises, never waits; a slow consumer closes itself."""
@@ -144,6 +152,10 @@ class Listener:
 
     def lost(self, connection: Connection, code: int) -> None:
         """It is over. Called exactly once for an attached connection; ``code`` as in RFC 6455 §7.1.5."""
+        raise NotImplementedError
+
+    def turned(self, connection: Connection) -> None:
+        """Whether it is :attr:`Connection.direct` may have changed."""
         raise NotImplementedError
 
     def dropped(self, connection: Connection, kind: str, events: int) -> None:

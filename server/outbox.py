@@ -6,7 +6,8 @@ their own message with ``echo: false``) makes a second batch for that connection
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from server.connection import Connection
 from server.frames import Batch, Prepared
@@ -42,3 +43,34 @@ class Outbox:
             ]
             for connection, replaced in self._except.items()
         }
+
+
+class Gathered:
+    """What several channels bring in one tick, so that each connection is written to once."""
+
+    __slots__ = ("_batches",)
+
+    def __init__(self) -> None:
+        self._batches: dict[Connection, Batch | list[Batch]] = {}
+        """Nearly always one: a list only for who gets more."""
+
+    def add(self, batch: Batch, own: Mapping[Connection, Sequence[Prepared]], members: AbstractSet[Connection]) -> None:
+        """The batch to the members, except that those in ``own`` get that in its place."""
+        batches = self._batches
+        for connection in members:
+            more = batch
+            if connection in own:
+                if not own[connection]:
+                    continue
+                more = Batch(own[connection])
+            before = batches.get(connection)
+            if before is None:
+                batches[connection] = more
+            elif isinstance(before, list):
+                before.append(more)
+            else:
+                batches[connection] = [before, more]
+
+    def batches(self) -> Iterator[tuple[Connection, Batch]]:
+        for connection, found in self._batches.items():
+            yield connection, Batch.joined(found) if isinstance(found, list) else found

@@ -19,6 +19,8 @@ class Roll:
         self.raw_paths: Registry[str, Connection] = Registry()
         self.raw_users: Registry[str, Connection] = Registry()
         """Of connections that speak the application's own protocol and are told nothing of ours."""
+        self.indirect: set[Connection] = set()
+        """Connections that are not :attr:`server.connection.Connection.direct`: mostly few."""
 
     def enter(self, connection: Connection) -> None:
         """It has come, and says itself who and where it is."""
@@ -27,11 +29,20 @@ class Roll:
         self.sessions.add(connection.session, connection)
         if connection.user is not None:
             users.add(connection.user, connection)
+        self.turned(connection)
+
+    def turned(self, connection: Connection) -> None:
+        """Whether it is direct may have changed."""
+        if connection.direct:
+            self.indirect.discard(connection)
+        else:
+            self.indirect.add(connection)
 
     def strike(self, connection: Connection) -> None:
         """It has gone."""
         for table in (*self._tables(connection), self.sessions):
             table.discard(connection)
+        self.indirect.discard(connection)
 
     def _tables(self, connection: Connection) -> tuple[Registry[str, Connection], Registry[str, Connection]]:
         return (self.raw_paths, self.raw_users) if connection.raw else (self.paths, self.users)

@@ -41,6 +41,19 @@ class Wire(Inbound):
         """Called exactly once, when the transport is gone. ``reason`` is the peer's, if it closed with one."""
         raise NotImplementedError
 
+    @property
+    def direct(self) -> bool:
+        return not (self._closing or self.packed or self.held & CONGESTED)
+
+    def _turned(self) -> None:
+        if self.listener is not None:
+            self.listener.turned(self)
+
+    def _ends(self, code: int) -> None:
+        """From here on nothing more is written to it but what ends it."""
+        self._closing = code
+        self._turned()
+
     def open(self) -> None:
         """The 101 is written: frames may flow."""
         self.transport.set_write_buffer_limits(high=CONGESTED_BYTES)
@@ -86,7 +99,7 @@ class Wire(Inbound):
     def close(self, code: int, reason: str = "") -> None:
         if self._closing:
             return
-        self._closing = code
+        self._ends(code)
         self.transport.write(frames.close_frame(code, reason))
         self._end()
 
@@ -97,7 +110,7 @@ class Wire(Inbound):
     def _fail(self, code: int, last_words: bytes) -> None:
         """Lingering: closing a socket with unread input makes the kernel send a reset, which may overtake the close
         frame. So half-close, discard what still comes, and abort after the timeout."""
-        self._closing = code
+        self._ends(code)
         self._deaf = True
         self._rest = b""
         self.transport.write(last_words)
@@ -114,7 +127,7 @@ class Wire(Inbound):
         self._resume()
 
     def _peer_closed(self, code: int, answer: bytes) -> None:
-        self._closing = code
+        self._ends(code)
         self._deaf = True
         self.transport.write(answer)
         self.transport.close()
@@ -138,6 +151,7 @@ class Wire(Inbound):
     def pause_writing(self) -> None:
         if not self._closing:
             self.hold(CONGESTED)
+            self._turned()
             self._abort_after(STALL_S, self._look_again)
 
     def resume_writing(self) -> None:
@@ -145,6 +159,7 @@ class Wire(Inbound):
             self._deadline.cancel()
             self._deadline = None
         self.release(CONGESTED)
+        self._turned()
         if self.backlog is not None:
             catch_up(self)
 
@@ -155,14 +170,14 @@ class Wire(Inbound):
         """No close frame: it would wait behind all that the peer does not read."""
         if not self._closing and self.listener is not None:
             self.listener.cut(self, "stall")
-        self._closing = closing.SLOW
+        self._ends(closing.SLOW)
         self._abort()
 
     def beat(self, forgive: bool) -> None:
         if self._closing:
             return
         if self._unanswered and not self.held and not forgive:
-            self._closing = 1006
+            self._ends(1006)
             self._abort()
             return
         if not self.held:
@@ -173,7 +188,7 @@ class Wire(Inbound):
     def eof_received(self) -> bool:
         """A half-closed peer gets what it is owed, for as long as a closing one."""
         if not self._closing:
-            self._closing = 1006
+            self._ends(1006)
             self._abort_after(CLOSE_TIMEOUT_S, self._abort)
         return False
 

@@ -39,6 +39,9 @@ class Deaf(Listener):
         self.cuts: list[str] = []
         self.not_sent = 0
 
+    def turned(self, connection: Connection) -> None:
+        pass
+
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         pass
 

@@ -545,6 +545,9 @@ class Busy(Listener):
         self.overlapped = False
         self._pending = False
 
+    def turned(self, connection: Connection) -> None:
+        pass
+
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         self.overlapped = self.overlapped or self._pending
         self._pending = True

@@ -24,6 +24,9 @@ class Ears(Listener):
         self.to_list: list[str | None] = []
         self.hold = hold
 
+    def turned(self, connection: Connection) -> None:
+        pass
+
     def received(self, connection: Connection, data: bytes, text: bool) -> None:
         self.heard.append((data, text))
         if self.hold:
