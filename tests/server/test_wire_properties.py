@@ -27,7 +27,8 @@ def repeated(unit: bytes, size: int) -> bytes:
 def spelled_out(payload: bytes, form: str, mask: bytes) -> bytes:
     """A text frame whose length has 16 or 64 bits, however short it is."""
     if form == "!H":
-        return b"\x81\xfe" + struct.pack(form, len(payload) % 65536) + mask + payload
+        payload = payload[:65535]
+        return b"\x81\xfe" + struct.pack(form, len(payload)) + mask + payload
     return b"\x81\xff" + struct.pack(form, len(payload)) + mask + payload
 
 
@@ -132,6 +133,8 @@ def agree(world: World, examples: int, number: int) -> None:
         async def scenario() -> None:
             ear = Ear(max_message=world.max_message)
             ear.hears(stream, *cut_at)
+            while ear.held:  # so many frames that others have their turn first
+                await asyncio.sleep(0)
             assert ear.messages == model.messages
             assert bytes(ear.sent.written) == model.written
             assert ear.code == model.code
