@@ -23,7 +23,7 @@ from server.accepting import PLACE, Accepting
 from server.admission import Admission
 from server.auth import Authenticate, Authenticator, Refused
 from server.denial import Denied, deny
-from server.endpoints import ProtocolEndpoint, Scope, http_routes, kept_endpoint
+from server.endpoints import ProtocolEndpoint, Scope, front_door, http_routes, kept_endpoint
 from server.fastlane import EXTENSION, FastConnection
 from server.handlers.connection import route_path
 from server.handlers.hooks import HOOKS, Hooks
@@ -92,7 +92,7 @@ class Node:
         self._endpoint = (
             kept_endpoint() if registered.ws_middleware else ProtocolEndpoint(self._site, keep=hooks.wanted)
         )
-        routes = [*http_routes(self.hub), *registered.routes(), *registered.extra_routes]
+        routes = [*http_routes(self.hub), *registered.routes(), *registered.extra_routes, *front_door(self.hub)]
         self._starlette = Starlette(routes=routes, lifespan=self._lifespan)
         self._websockets = Router(routes=routes)  # nothing wrapped around receive and send, as an application has it
         app: Any = self._dispatch

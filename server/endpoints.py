@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.websockets import WebSocketDisconnect
 
@@ -171,6 +171,15 @@ def http_routes(hub: LocalHub) -> list[BaseRoute]:
             *(Route(f"/{name}", _static(_asset(name), JAVASCRIPT, DEMO_HEADERS)) for name in DEMO_SCRIPTS),
         ]
     return routes
+
+
+def front_door(hub: LocalHub) -> list[Route]:
+    """In dev mode ``/`` leads to the demo, unless the application has something there."""
+
+    async def root(request: Request) -> Response:
+        return RedirectResponse("demo" + (f"?{request.url.query}" if request.url.query else ""))
+
+    return [Route("/", root)] if hub.settings.dev else []
 
 
 JAVASCRIPT = "text/javascript; charset=utf-8"

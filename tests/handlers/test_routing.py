@@ -10,11 +10,15 @@ from typing import Any
 import msgpack
 import pytest
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from websockets.exceptions import InvalidStatus
 
 from roomcast import Hub, WebSocket, WebSocketRouter, YamlError
-from tests.handlers.world import LANES, SECRET, running, session_cookie
+from tests.handlers.world import LANES, SECRET, Running, running, session_cookie
 from tests.support.features import covers
+from tests.support.served import raw_client
 
 lanes = pytest.mark.parametrize("lane", LANES)
 
@@ -301,3 +305,21 @@ def test_what_cannot_be_registered_says_why() -> None:
     with pytest.raises(ValueError, match="another auth"):
         hub.on("/a", auth=True)
         hub.on_connect("/a", auth=False)
+
+
+async def test_in_dev_mode_the_root_leads_to_the_demo_unless_the_application_has_one() -> None:
+    async def head_of(node: Running) -> bytes:
+        async with raw_client(node.served.port, b"GET /?user=bob HTTP/1.1\r\nHost: a\r\n\r\n") as client:
+            status, head = await client.head()
+            return b"%d %s" % (status, head)
+
+    def own(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("mine")
+
+    async with running(Hub()) as node:
+        answer = await head_of(node)
+        assert answer.startswith(b"307 ") and b"location: demo?user=bob\r\n" in answer
+    async with running(Hub(routes=[Route("/", own)])) as node:
+        assert (await head_of(node)).startswith(b"200 ")
+    async with running(Hub(), secret=SECRET) as node:
+        assert (await head_of(node)).startswith(b"404 "), "only in dev mode"
