@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
 PUBLISH, ADVANCE, APPEND, APPEND_ONCE = Shape(0, 3), Shape(2, 6), Shape(3, 10), Shape(4, 10)
 _HEAD_ARGUMENTS = 3
-_NOBODY, _NO_DEDUP = bulk(""), bulk(0)
+_NO_DEDUP = bulk(0)
 
 
 class Piece(NamedTuple):
@@ -72,12 +72,14 @@ class AppendCalls:
         if dedup is not None:
             keys += bulk(self._keys.dedup(room, dedup.sender, dedup.key))
             shape, dedup_ttl = APPEND_ONCE, self._dedup_ttl
-        arguments = b"%b$%d\r\n%b\r\n%b%b%b%b" % (
+        said_by = author.encode() if author is not None else b""
+        arguments = b"%b$%d\r\n%b\r\n%b$%d\r\n%b\r\n%b%b" % (
             ready.start,
             len(payload),
             payload,
-            bulk(next(self._random)),
-            bulk(author) if author is not None else _NOBODY,
+            next(self._random),
+            len(said_by),
+            said_by,
             ready.limits,
             dedup_ttl,
         )
@@ -120,7 +122,7 @@ class AppendCalls:
                 bulk(key_count),
                 *[piece.keys for piece in pieces],
                 self._guard,
-                bulk(next(self._random)),
+                next(self._random),
                 self._mark_limits,
                 *[piece.arguments for piece in pieces],
             )
@@ -128,11 +130,12 @@ class AppendCalls:
 
 
 def _random_names() -> Iterator[bytes]:
-    """Tags and epochs: 64 random bits in hex. Asking the kernel for each costs more than all else of an append."""
+    """Tags and epochs as bulk strings: 64 random bits in hex. Asking the kernel for each costs more than all else of an
+    append."""
     while True:
         block = urandom(1024).hex().encode()
         for start in range(0, len(block), 16):
-            yield block[start : start + 16]
+            yield bulk(block[start : start + 16])
 
 
 def ms(seconds: float) -> int:
