@@ -1,28 +1,31 @@
 """One accepted WebSocket, as the hub sees it. Two lanes implement it: server/fastlane.py and server/plainlane.py.
 
-Everything here is synchronous: a hub that fans out never waits for anybody. A connection that owes more than
-``CONGESTED_BYTES`` is congested: no further request of it is read, and what is no message gives way (server/slow.py).
-One whose outbound buffer is over its byte limit *before* a write is closed with 4008 (a freeze of some seconds must not
-cut healthy readers, so what one tick brings is always taken).
+Everything here is synchronous: a hub that fans out never waits for anybody. A connection for which bytes wait, since
+its peer reads slowly, is congested: no further request of it is read, and what is no message gives way
+(server/slow.py). One whose outbound buffer is over its byte limit *before* a write is closed with 4008 (a freeze of
+some seconds must not cut healthy readers, so what one tick brings is always taken).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from server import frames
 from server.identity import ANONYMOUS
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
+    from broker.base import Position
+    from server import protocol
     from server.backlog import Backlog
     from server.limits import Budget, Pace
 
 CONGESTED_BYTES = 64 * 1024
-"""Above this many outbound bytes a connection's requests wait (asyncio's own high-water mark)."""
+"""So much may wait on the plain lane, for an application, or of an application's own sending (asyncio's own high-water
+mark). On the fast lane whatever the kernel does not take waits, and that is taken in by server/uvicorn_http.py."""
 
 BUSY, CONGESTED, INBOX, PACED = 1, 2, 4, 16
 """Why reading is held: a request waits for an authorizer or Redis; the peer reads too slowly; the handler does; more
@@ -80,7 +83,7 @@ class Connection:
         """What it may still ask; made with its first request."""
         self.pace: Pace | None = None
         """How fast messages to the application are read; made with the first one."""
-        self.acks: deque[tuple[asyncio.Future[Any], Callable[[], None]]] | None = None
+        self.acks: deque[tuple[asyncio.Future[Position], protocol.Message]] | None = None
         """Acks not yet sent, oldest first; None when there are none."""
         self.backlog: Backlog | None = None
         """What gave way while the peer reads too slowly; None when nothing did."""

@@ -53,7 +53,7 @@ class LocalHub(Roll, Listener):
         self.metrics = metrics
         metrics.watch_broker(broker.stats, lambda: broker.ready)
         metrics.watch("roomcast_outbound_pending_bytes", "Accepted for clients, not yet taken.", self._outbound_bytes)
-        metrics.watch("roomcast_slow_connections", "Clients that owe over 64 KiB of reading.", self._slow_connections)
+        metrics.watch("roomcast_slow_connections", "Clients for which bytes wait.", self._slow_connections)
         metrics.watch("roomcast_tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
         metrics.watch("roomcast_channels", "Channels of the broker in use here.", lambda: len(self.interest))
         self.counts = metrics.counts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
@@ -15,6 +14,7 @@ from server import events, protocol
 from server.answers import Answers
 from server.connection import Connection
 from server.crowds import Crowds
+from server.frames import Batch, Prepared
 from server.identity import Identity, user_text
 from server.payload import BroadcastSignal, ReceiptSignal, encode_message, encode_signal
 from server.refusal import Refusal
@@ -101,24 +101,32 @@ class Operations:
         )
         if connection.acks is None:
             connection.acks = deque()
-        connection.acks.append((future, partial(self._ack, connection, request, future)))
-        future.add_done_callback(partial(_flush_acks, connection))
+        connection.acks.append((future, request))
+        future.add_done_callback(partial(self._flush_acks, connection))
         return None
 
-    def _ack(self, connection: Connection, request: protocol.Message, future: asyncio.Future[Position]) -> None:
-        error = future.exception()
-        if error is None:
-            top = future.result()
-            self._ok(
-                connection,
-                request,
-                {"room": request.room, "epoch": top.epoch.decode(), "offset": top.offset, "tag": top.tag.decode()},
-            )
-        elif isinstance(error, BrokerError):
-            self._answers.failed(connection, request, error)
-        else:
-            logger.error("append failed", exc_info=error)
-            self._answers.refuse(connection, request, "internal", "the server failed on this request")
+    def _flush_acks(self, connection: Connection, _: object) -> None:
+        """Send the acks that are due, those of one answer of the broker in one write. They stay in order even when a
+        later append failed before an earlier one was done."""
+        acks = connection.acks
+        due: list[Prepared] = []
+        while acks and acks[0][0].done():
+            future, request = acks.popleft()
+            error = future.exception()
+            if error is None:
+                if request.id is not None:
+                    due.append(Prepared(events.reply_ok(request.id, _told(request.room, future.result()))))
+                continue
+            _send(connection, due)
+            due = []
+            if isinstance(error, BrokerError):
+                self._answers.failed(connection, request, error)
+            else:
+                logger.error("append failed", exc_info=error)
+                self._answers.refuse(connection, request, "internal", "the server failed on this request")
+        _send(connection, due)
+        if acks is not None and not acks:
+            connection.acks = None
 
     def _broadcast(self, connection: Connection, request: protocol.Broadcast) -> Waiting:
         gate = self._hub.gate
@@ -220,11 +228,12 @@ def _sender(connection: Connection) -> str:
     return f"{connection.user or ''}:{connection.session}"
 
 
-def _flush_acks(connection: Connection, _: object) -> None:
-    """Send the acks that are due. They stay in order even when a later append failed before an earlier one was done."""
-    acks = connection.acks
-    while acks and acks[0][0].done():
-        _, ack = acks.popleft()
-        ack()
-    if acks is not None and not acks:
-        connection.acks = None
+def _told(room: str, top: Position) -> dict[str, object]:
+    return {"room": room, "epoch": top.epoch.decode(), "offset": top.offset, "tag": top.tag.decode()}
+
+
+def _send(connection: Connection, due: list[Prepared]) -> None:
+    if len(due) == 1:
+        connection.send_event(due[0].payload)
+    elif due:
+        connection.send(Batch(due))

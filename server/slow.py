@@ -1,8 +1,9 @@
 """What becomes of a reader that is too slow, on both lanes.
 
-Once it owes more than ``CONGESTED_BYTES`` of reading, typing, presence and receipts give way: the latest of each waits
-in a backlog. Messages (broadcasts and direct ones, too) are still taken, until the outbound limit: then it is closed
-with 4008, reconnects and resumes. One that does not get below the first bound within ``STALL_S`` is cut.
+Once bytes wait for it (fast lane: the kernel takes no more; plain lane: more than ``CONGESTED_BYTES``) typing, presence
+and receipts give way: the latest of each waits in a backlog. Messages (broadcasts and direct ones, too) are
+still taken, until the outbound limit: then it is closed with 4008, reconnects and resumes. One for which bytes wait for
+``STALL_S`` without a break is cut.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from server.connection import CONGESTED, Connection
 from server.frames import Batch
 
 STALL_S = 10.0
-"""How long a peer may owe more than ``CONGESTED_BYTES`` of reading without a break."""
+"""How long bytes may wait for a peer without a break."""
 
 
 def set_aside(connection: Connection, batch: Batch) -> Batch | None:

@@ -53,6 +53,17 @@ async def test_the_lanes_are_what_they_are_called(lane: str) -> None:
         assert type(connection_of(node, "alice")) is (FastConnection if lane == "fast" else PlainConnection)
 
 
+async def test_acknowledgements_that_come_together_are_one_write() -> None:
+    async with node_here("fast") as node, node.client("alice", "r") as alice:
+        connection: Any = connection_of(node, "alice")
+        connection.transport = counting = CountingTransport(connection.transport)
+        said = [json.dumps({"op": "message", "id": n, "room": "r", "data": n, "echo": False}) for n in range(20)]
+        connection.data_received(b"".join(client_frame(TEXT, each.encode()) for each in said))
+        frames = [await alice.frame() for _ in range(2 * len(said))]
+        assert [frame["id"] for frame in frames if frame["op"] == "reply"] == list(range(20))
+        assert counting.writes == 2, "one for what the room got, one for the acknowledgements"
+
+
 async def test_what_a_tick_brings_in_several_rooms_is_one_write() -> None:
     rooms = ["a", "b", "c", "d"]
     async with node_here("fast") as node, node.client("alice", *rooms) as alice, node.client("bob", "b") as bob:
