@@ -164,6 +164,7 @@ def test_ctrl_c_ends_what_would_go_on_with_130_and_no_more_words(
         env=ENVIRON | environ,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job has it ignored
     )
     try:
         channel = f"{prefix}:{{0}}:room:r" if "r" in arguments else f"{prefix}:{{0}}:presence"
