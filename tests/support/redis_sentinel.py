@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import redis
 
@@ -13,10 +14,22 @@ from tests.support.node import lasting_port
 from tests.support.redis_server import RedisServer
 from tests.support.waiting import eventually_sync
 
+T = TypeVar("T")
 NAME = "main"
 DOWN_AFTER_MS = 1000
 """After so long a silent master is taken for dead."""
 FAILOVER_TIMEOUT_MS = 4000
+
+
+def _but_for_lost_connections(ask: Callable[[], T]) -> Callable[[], T | None]:
+    """None where a connection is lost: the sentinels end those of a server whose part changes."""
+
+    def asked() -> T | None:
+        with contextlib.suppress(redis.ConnectionError):
+            return ask()
+        return None
+
+    return asked
 
 
 class SentinelServer(RedisServer):
@@ -93,6 +106,7 @@ class RedisSentinels:
     def settled(self, timeout_s: float = 90.0) -> None:
         """Return when all servers run as the sentinels want it and the sentinels know all of each other."""
 
+        @_but_for_lost_connections
         def agreed() -> bool:
             master = self.master
             for server in self.servers:
@@ -109,6 +123,7 @@ class RedisSentinels:
     def promoted(self, old: RedisServer, timeout_s: float = 90.0) -> RedisServer:
         """Return the new master once there is one in the place of the old."""
 
+        @_but_for_lost_connections
         def found() -> RedisServer | None:
             new = self.master
             return new if new is not old and new.info("replication")["role"] == "master" else None
