@@ -55,7 +55,7 @@ class Socket:
 class Stalled:
     """``count`` members of the rooms that stop reading. A context: at its end the sockets are closed.
 
-    Entering returns once a member of the last room has said so much there that each of them owes over 64 KiB.
+    Entering returns once a member of the last room has said so much there that bytes wait for each of them.
     """
 
     def __init__(self, port: int, count: int, rooms: Sequence[str]) -> None:
